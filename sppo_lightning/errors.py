@@ -1,0 +1,34 @@
+"""Errors written for the person at the terminal: what is wrong, where, and what to do.
+
+`python -m sppo_lightning` prints the message of any of these as one paragraph without a traceback and exits with
+`exit_code`. Raise them for the user's input and for the state of the disk; our own mistakes stay `assert`s.
+"""
+
+
+class SPPOError(Exception):
+    """Base of every error this package raises on purpose.
+
+    The message's first line names the file, line or configuration key and says what to do.
+    """
+
+    exit_code = 2
+
+
+class ConfigError(SPPOError, ValueError):
+    """A setting that cannot work: a wrong value, two settings that contradict each other, an unknown name."""
+
+
+class DataError(SPPOError, ValueError):
+    """A file of the user's that cannot be read as what it should be: prompts, preferences, votes."""
+
+
+class OracleError(SPPOError, ValueError):
+    """A preference oracle that answered with something that is not a preference: NaN, P > 1, the wrong shape."""
+
+
+class EngineError(SPPOError, RuntimeError):
+    """A generation engine that failed or answered with something that is not K responses a prompt."""
+
+
+class RunFolderError(SPPOError, RuntimeError):
+    """A run folder whose state forbids going on: locked, changed settings, a damaged or missing file."""
