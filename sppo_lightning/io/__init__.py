@@ -1,0 +1,1 @@
+"""Reading prompts, and writing files that survive a kill."""
