@@ -1,0 +1,1 @@
+"""One round: opponents, pairing, the round on disk, and the batches made of it."""

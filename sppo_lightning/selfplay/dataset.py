@@ -1,0 +1,198 @@
+"""A committed round as training batches: which rows make up each global step, and the packs they travel in."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sppo_lightning.functional.logps import TokenRows
+from sppo_lightning.functional.seeds import derive_seed
+from sppo_lightning.selfplay.store import RoundFolder
+from sppo_lightning.types import ObjectiveInputs
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptGroup:
+    """What one prompt contributes: R_p trained responses and the pairs among them, pairs as indices into the rows."""
+
+    prompt_id: str
+    prompt_ids: Sequence[int]
+    response_ids: Sequence[Sequence[int]]
+    candidates: Sequence[int]
+    win_rates: Sequence[float]
+    row_weights: Sequence[float]
+    pairs: Sequence[tuple[int, int]]
+    pair_probs: Sequence[float]
+    pair_weights: Sequence[float]
+    frozen_logps: Mapping[str, Sequence[float]]
+    log_z: float | None
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of the group's rows, the prompt counted with each."""
+        return sum(len(self.prompt_ids) + len(ids) for ids in self.response_ids)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pack:
+    """Whole prompts that go through the model together: token rows and everything the objective needs beside them."""
+
+    rows: TokenRows
+    targets: ObjectiveInputs  # its policy_logps_R is empty until the policy has run
+
+    def inputs(self, policy_logps_R: Tensor) -> ObjectiveInputs:
+        """The objective's inputs, on the device of the policy's log-probabilities."""
+        fields = {
+            name: value.to(policy_logps_R.device)
+            for name, value in vars(self.targets).items()
+            if isinstance(value, Tensor)
+        }
+        fields["policy_logps_R"] = policy_logps_R
+        frozen = {name: logps.to(policy_logps_R.device) for name, logps in self.targets.frozen_logps.items()}
+        return ObjectiveInputs(frozen_logps=frozen, **fields)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GlobalBatch:
+    """One optimiser step: this rank's packs out of `num_prompts` prompts over all ranks."""
+
+    packs: Sequence[Pack]
+    num_prompts: int
+
+
+def make_pack(groups: Sequence[PromptGroup]) -> Pack:
+    """Concatenates whole prompts; pair indices are shifted to the pack's rows."""
+    offsets = np.cumsum([0] + [len(group.response_ids) for group in groups])
+    pairs = [
+        (offset + chosen, offset + rejected)
+        for group, offset in zip(groups, offsets, strict=False)
+        for chosen, rejected in group.pairs
+    ]
+
+    def rows(values: Callable[[PromptGroup], Sequence[float]]) -> Tensor:
+        return torch.tensor([value for group in groups for value in values(group)], dtype=torch.float32)
+
+    log_zs = [group.log_z for group in groups for _ in group.response_ids]
+    return Pack(
+        rows=TokenRows(
+            prompt_ids=[group.prompt_ids for group in groups for _ in group.response_ids],
+            response_ids=[ids for group in groups for ids in group.response_ids],
+        ),
+        targets=ObjectiveInputs(
+            policy_logps_R=torch.empty(0),
+            frozen_logps={
+                name: rows(lambda group, name=name: group.frozen_logps[name])  # type: ignore[misc]
+                for name in groups[0].frozen_logps
+            },
+            num_tokens_R=torch.tensor([len(ids) for group in groups for ids in group.response_ids]),
+            win_rate_R=rows(lambda group: group.win_rates),
+            prompt_R=torch.tensor([index for index, group in enumerate(groups) for _ in group.response_ids]),
+            weight_R=rows(lambda group: group.row_weights),
+            pairs_M2=torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2),
+            pair_prob_M=rows(lambda group: group.pair_probs),
+            weight_M=rows(lambda group: group.pair_weights),
+            log_z_R=None if None in log_zs else torch.tensor(log_zs, dtype=torch.float32),
+        ),
+    )
+
+
+class RoundDataset:
+    """The trained rows of a committed round, grouped by prompt.
+
+    Args:
+        groups: the prompts that have something to teach.
+        seed: the run's seed; with the round and the epoch it fixes the order of the data.
+        round_index: t.
+    """
+
+    def __init__(self, groups: Sequence[PromptGroup], *, seed: int, round_index: int) -> None:
+        self.groups = groups
+        self.seed = seed
+        self.round_index = round_index
+
+    @classmethod
+    def load(
+        cls,
+        folder: RoundFolder,
+        *,
+        needs: Sequence[str],
+        log_z: Callable[[Tensor], float | None],
+        seed: int,
+    ) -> RoundDataset:
+        """Reads a committed round, every file proven by its hash.
+
+        Args:
+            folder: the round.
+            needs: the frozen policies whose log-probabilities the objective reads.
+            log_z: the objective's partition estimate from a prompt's win rates.
+            seed: the run's seed.
+
+        Raises:
+            RunFolderError: the round is damaged.
+        """
+        manifest = folder.verify()
+        num_chunks = manifest["settings"]["num_chunks"]
+        token_ids = {}
+        for row in folder.read_stage("candidates", num_chunks).to_pylist():
+            token_ids[row["prompt_id"], row["candidate"]] = row["token_ids"]
+        logps: dict[str, dict[tuple[str, int], float]] = {}
+        for name in needs:
+            table = folder.read_stage(f"reference_logps/{name.replace('/', '_')}", num_chunks)
+            logps[name] = {(row["prompt_id"], row["candidate"]): row["logp"] for row in table.to_pylist()}
+        targets, pairs = defaultdict(list), defaultdict(list)
+        for row in folder.read_table("targets").to_pylist():
+            targets[row["prompt_id"]].append(row)
+        for row in folder.read_table("pairs").to_pylist():
+            pairs[row["prompt_id"]].append(row)
+
+        groups = []
+        for prompt in folder.read_table("prompts").to_pylist():
+            prompt_id = prompt["prompt_id"]
+            trained = [row for row in targets[prompt_id] if row["trained"]]
+            if not trained:
+                continue
+            candidates = [row["candidate"] for row in trained]
+            row_of = {candidate: row for row, candidate in enumerate(candidates)}
+            groups.append(
+                PromptGroup(
+                    prompt_id=prompt_id,
+                    prompt_ids=prompt["prompt_token_ids"],
+                    response_ids=[token_ids[prompt_id, k] for k in candidates],
+                    candidates=candidates,
+                    win_rates=[row["win_rate"] for row in trained],
+                    row_weights=[row["weight"] for row in trained],
+                    pairs=[(row_of[row["chosen"]], row_of[row["rejected"]]) for row in pairs[prompt_id]],
+                    pair_probs=[row["pair_prob"] for row in pairs[prompt_id]],
+                    pair_weights=[row["weight"] for row in pairs[prompt_id]],
+                    frozen_logps={name: [logps[name][prompt_id, k] for k in candidates] for name in needs},
+                    log_z=log_z(torch.tensor([row["win_rate"] for row in targets[prompt_id]])),
+                )
+            )
+        return cls(groups, seed=seed, round_index=manifest["round"])
+
+    def step_plan(self, epoch: int, global_batch_prompts: int) -> list[list[int]]:
+        """Which prompts make up each global step of an epoch: a function of (seed, round, epoch) only.
+
+        Every prompt is seen once an epoch; the last step may be smaller (its mean is still exact).
+        """
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "step_plan", self.round_index, epoch))
+        order = torch.randperm(len(self.groups), generator=generator).tolist()
+        return [order[start : start + global_batch_prompts] for start in range(0, len(order), global_batch_prompts)]
+
+    def batch(self, indices: Sequence[int], *, rank: int, world_size: int, max_pack_tokens: int) -> GlobalBatch:
+        """One rank's share of a global step, in packs of at most `max_pack_tokens` tokens, at least a prompt each."""
+        packs: list[list[PromptGroup]] = []
+        size = 0
+        for index in list(indices)[rank::world_size]:
+            group = self.groups[index]
+            if not packs or size + group.num_tokens > max_pack_tokens:
+                packs.append([])
+                size = 0
+            packs[-1].append(group)
+            size += group.num_tokens
+        return GlobalBatch(packs=[make_pack(pack) for pack in packs], num_prompts=len(indices))

@@ -1,0 +1,51 @@
+"""What playing a round measured, read back from its files."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pyarrow.compute as pc
+
+from sppo_lightning.selfplay.store import RoundFolder
+
+
+def round_metrics(folder: RoundFolder, oracle: str) -> dict[str, float]:
+    """Counts and shares of a played round; the policy measured is pi_t, which answered.
+
+    Args:
+        folder: the round, its targets written.
+        oracle: name of the oracle whose preference files are counted.
+
+    Returns:
+        metric name -> value. `cost/` values are this round's own; they are summed over rounds when logged.
+    """
+    num_chunks = folder.settings["num_chunks"]
+    candidates = folder.read_stage("candidates", num_chunks)
+    lengths = pc.list_value_length(candidates["token_ids"])
+    repeats: Counter[tuple] = Counter(
+        (row["prompt_id"], tuple(row["token_ids"])) for row in candidates.select(["prompt_id", "token_ids"]).to_pylist()
+    )
+    generated = pc.sum(lengths).as_py()
+    queries = 0
+    for path in sorted((folder.path / "preferences" / oracle).iterdir()):
+        stage = path.relative_to(folder.path).as_posix()
+        for judged in folder.read_stage(stage, num_chunks)["judged"].to_pylist():
+            if path.name == "self":
+                queries += sum(sum(row[i + 1 :]) for i, row in enumerate(judged))
+            else:
+                queries += sum(map(sum, judged))
+    for path in (folder.path / "opponents").glob("lag_*"):
+        stage = path.relative_to(folder.path).as_posix()
+        generated += pc.sum(pc.list_value_length(folder.read_stage(stage, num_chunks)["token_ids"])).as_py()
+    targets = folder.read_table("targets")
+    taught = set(targets.filter(targets["trained"])["prompt_id"].to_pylist())
+    num_prompts = folder.read_table("prompts").num_rows
+    return {
+        "round/mean_response_tokens": pc.mean(lengths).as_py(),
+        "round/truncated_share": pc.mean(pc.equal(candidates["finish_reason"], "length").cast("float32")).as_py(),
+        "round/duplicate_share": 1 - len(repeats) / candidates.num_rows,
+        "round/skipped_prompts": num_prompts - len(taught),
+        "round/trained_responses": pc.sum(targets["trained"].cast("int64")).as_py(),
+        "cost/oracle_queries": queries,
+        "cost/generated_tokens": generated,
+    }

@@ -1,0 +1,335 @@
+"""One round of self-play: sample, judge, estimate win rates, freeze log-probabilities, close.
+
+Reads like the algorithm box, and nothing here knows Lightning. Every step writes its result to the round's folder and
+skips what is whole there, so the same call finishes a round that a kill interrupted.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from sppo_lightning.engines.base import Engine
+from sppo_lightning.errors import EngineError
+from sppo_lightning.functional.logps import TokenRows
+from sppo_lightning.functional.seeds import derive_seed
+from sppo_lightning.oracles.base import PreferenceOracle
+from sppo_lightning.selfplay import tables
+from sppo_lightning.selfplay.metrics import round_metrics
+from sppo_lightning.selfplay.opponents import Opponent
+from sppo_lightning.selfplay.pairing import Pairing
+from sppo_lightning.selfplay.store import RoundFolder
+from sppo_lightning.selfplay.win_rates import mixture_win_rates, win_rates
+from sppo_lightning.types import Candidates, PolicyHandle, PreferenceMatrix, Progress, Prompt, World
+
+Truncated = Literal["keep", "mask", "drop"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundSettings:
+    """How a round's data are made; stored in the round's folder, and a fork keeps what its source round was made with.
+
+    Attributes:
+        seed: the run's seed; a response's seed is a function of it, the round, the prompt and the sample.
+        num_candidates: K.
+        num_opponent_candidates: J, drawn from each earlier policy in the opponent mixture.
+        chunk_prompts: prompts in one chunk of work, the most that a kill loses.
+        num_chunks: how many chunks the round has.
+    """
+
+    seed: int
+    num_candidates: int
+    num_opponent_candidates: int
+    chunk_prompts: int
+    num_chunks: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundPlayers:
+    """Who plays: the six sockets' members that a round needs, and how it reaches policies and other processes.
+
+    Attributes:
+        engine: generates.
+        oracle: judges.
+        opponent: whose responses the candidates are compared with.
+        pairing: which responses are trained on.
+        policy: lag -> the policy pi_{t - lag}; lag 0 is pi_t.
+        needs: the frozen policies whose log-probabilities the objective reads.
+        reference_logps: (name, chunk number -> rows) -> log-probabilities, see `training.reference`.
+        truncated: what becomes of responses that hit the token limit: "keep" trains on them, "mask" lets them count as
+            opponents but not be trained on, "drop" takes them out of the win rates too.
+        self_comparison: count a response's comparison with itself (1/2) in its win rate.
+        world: the processes that share the work.
+        progress: tells the person who waits.
+    """
+
+    engine: Engine
+    oracle: PreferenceOracle
+    opponent: Opponent
+    pairing: Pairing
+    policy: Callable[[int], PolicyHandle]
+    needs: Sequence[str]
+    reference_logps: Callable[[str, TokenRows], Tensor]
+    truncated: Truncated
+    self_comparison: bool
+    world: World
+    progress: Progress
+
+
+def play_round(
+    folder: RoundFolder,
+    *,
+    round_index: int,
+    global_step: int,
+    prompts: Sequence[Prompt],
+    prompt_token_ids: Sequence[Sequence[int]],
+    settings: RoundSettings,
+    players: RoundPlayers,
+) -> None:
+    """Plays round t, or what is missing of it, and commits it.
+
+    SPPO, arXiv 2405.00675, Algorithm 1, lines 3-5: sample y_1..y_K from pi_t, query P(y_i > y_j), estimate
+    P(y_i > pi_t).
+
+    Args:
+        folder: where the round goes.
+        round_index: t.
+        global_step: optimiser steps taken so far.
+        prompts: the round's prompts.
+        prompt_token_ids: the prompts as the policy sees them.
+        settings: how the data are made.
+        players: who plays.
+
+    Raises:
+        EngineError, OracleError: generation or judging failed; whole chunks are kept.
+        RunFolderError: a file of the round is damaged.
+    """
+    play = _Play(folder, round_index, list(prompts), list(prompt_token_ids), settings, players)
+    weights = players.opponent.weights(round_index)
+    with play.stage("generate"):
+        for lag in sorted({0, *weights}):
+            play.sample(lag)
+    with play.stage("judge"):
+        for lag in weights:
+            play.judge(lag)
+    play.select(weights)
+    with play.stage("reference"):
+        for name in players.needs:
+            play.freeze(name)
+    if players.world.rank == 0:
+        folder.commit(
+            round_index=round_index,
+            global_step=global_step,
+            policy=players.policy(0).name,
+            metrics=round_metrics(folder, players.oracle.name) | play.seconds,
+        )
+    players.world.barrier()
+
+
+class _Play:
+    """The steps of one `play_round`, each over the chunks that are not on disk yet."""
+
+    def __init__(
+        self,
+        folder: RoundFolder,
+        round_index: int,
+        prompts: list[Prompt],
+        prompt_token_ids: list[Sequence[int]],
+        settings: RoundSettings,
+        players: RoundPlayers,
+    ) -> None:
+        self.folder, self.round_index, self.settings, self.players = folder, round_index, settings, players
+        self.prompts, self.prompt_token_ids = prompts, prompt_token_ids
+        self.seconds: dict[str, float] = {}
+        self._judges = f"preferences/{players.oracle.name}"
+        if players.world.rank == 0:
+            folder.begin(asdict(settings))
+            if not folder.has_table("prompts"):
+                folder.write_table("prompts", tables.prompts_table(prompts, prompt_token_ids))
+        players.world.barrier()
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Times a stage."""
+        start = time.perf_counter()
+        yield
+        self.seconds[f"time/{name}"] = time.perf_counter() - start
+
+    # --- the steps ---------------------------------------------------------------------------------------------------
+
+    def sample(self, lag: int) -> None:
+        """y_1..y_K ~ pi_{t-lag}, one seed for each response."""
+        engine, settings = self.players.engine, self.settings
+        count = settings.num_candidates if lag == 0 else settings.num_opponent_candidates
+        opened = False
+
+        def make(chunk: slice) -> pa.Table:
+            nonlocal opened
+            if not opened:
+                engine.open(self.players.policy(lag))
+                opened = True
+            prompts = self.prompts[chunk]
+            seeds_BK = [
+                [
+                    derive_seed(settings.seed, "play", self.round_index, lag, prompt.prompt_id, sample)
+                    for sample in range(count)
+                ]
+                for prompt in prompts
+            ]
+            candidates = engine.generate(prompts, seeds_BK)
+            self._check_engine(candidates, chunk, count)
+            return tables.candidates_table(candidates)
+
+        try:
+            self._each_chunk(_responses(lag), "generating", count, "responses", make)
+        finally:
+            if opened:
+                engine.close()
+
+    def judge(self, lag: int) -> None:
+        """P(y_i > y_j) for every pair; against pi_t itself (lag 0) the matrix is symmetric."""
+        K, J = self.settings.num_candidates, self.settings.num_opponent_candidates
+        pairs = K * (K - 1) // 2 if lag == 0 else K * J
+
+        def make(chunk: slice) -> pa.Table:
+            candidates = self._candidates(0, chunk)
+            opponents = None if lag == 0 else self._candidates(lag, chunk)
+            return tables.preferences_table(self.prompts[chunk], self.players.oracle.compare(candidates, opponents))
+
+        self._each_chunk(f"{self._judges}/{_opponent(lag)}", "judging", pairs, "pairs", make)
+        self.players.oracle.close()
+
+    def select(self, weights: Mapping[int, float]) -> None:
+        """Win rates from all candidates first, then the rows and pairs that are trained on."""
+        if self.players.world.rank == 0 and not self.folder.has_table("pairs"):
+            own = self._preferences(0)  # every opponent mixture gives pi_t a weight
+            trainable_BK = self._responses_that_count()
+            rates = []
+            for lag in weights:
+                matrix = self._preferences(lag)
+                if self.players.truncated == "drop":
+                    matrix = _without(matrix, trainable_BK)
+                rates.append(win_rates(matrix, self.players.self_comparison))
+            win_rate_BK = mixture_win_rates(rates, list(weights.values()))
+            if self.players.truncated == "keep":
+                trainable_BK = torch.ones_like(trainable_BK)
+            assert own.judged_BKJ is not None
+            targets = [
+                self.players.pairing(probs_KK, judged_KK, win_rate_K, trainable_K & ~win_rate_K.isnan())
+                for probs_KK, judged_KK, win_rate_K, trainable_K in zip(
+                    own.probs_BKJ, own.judged_BKJ, win_rate_BK, trainable_BK, strict=True
+                )
+            ]
+            rows, pairs = tables.targets_tables(self.prompts, targets)
+            self.folder.write_table("targets", rows)
+            self.folder.write_table("pairs", pairs)  # last: it proves that both are there
+        self.players.world.barrier()
+
+    def freeze(self, name: str) -> None:
+        """Log pi(y | x) of the kept responses under a frozen policy such as "previous", pi_t."""
+        kept: dict[str, list[int]] = {prompt.prompt_id: [] for prompt in self.prompts}
+        for row in self.folder.read_table("targets").to_pylist():
+            if row["trained"]:
+                kept[row["prompt_id"]].append(row["candidate"])
+
+        def make(chunk: slice) -> pa.Table:
+            candidates = self._candidates(0, chunk)
+            keys = [(b, k) for b, prompt in enumerate(candidates.prompts) for k in kept[prompt.prompt_id]]
+            rows = TokenRows(
+                prompt_ids=[candidates.prompt_token_ids[b] for b, _ in keys],
+                response_ids=[candidates.token_ids[b][k] for b, k in keys],
+            )
+            logps = self.players.reference_logps(name, rows).tolist() if keys else []
+            return pa.Table.from_pylist(
+                [
+                    {"prompt_id": candidates.prompts[b].prompt_id, "candidate": k, "logp": logp}
+                    for (b, k), logp in zip(keys, logps, strict=True)
+                ],
+                tables.LOGPS,
+            )
+
+        self._each_chunk(f"reference_logps/{name.replace('/', '_')}", f"reference {name}", 1, "prompts", make)
+
+    # --- chunks ------------------------------------------------------------------------------------------------------
+
+    def _each_chunk(self, stage: str, label: str, units: int, unit: str, make: Callable[[slice], pa.Table]) -> None:
+        """Makes this rank's missing chunks of a stage; `units` of work for each prompt."""
+        world, size = self.players.world, self.settings.chunk_prompts
+        mine = range(world.rank, self.settings.num_chunks, world.size)
+        missing = [index for index in mine if not self.folder.has_chunk(stage, index)]
+        if missing:
+            lengths = {index: len(self.prompts[index * size : (index + 1) * size]) * units for index in missing}
+            bar = self.players.progress(f"round {self.round_index}: {label}", sum(lengths.values()), unit)
+            try:
+                for index in missing:
+                    table = make(slice(index * size, (index + 1) * size))
+                    self.folder.write_chunk(stage, index, table)
+                    bar.update(lengths[index])
+            finally:
+                bar.close()
+        world.barrier()
+
+    def _candidates(self, lag: int, chunk: slice) -> Candidates:
+        index = chunk.start // self.settings.chunk_prompts
+        return tables.candidates_from(
+            self.folder.read_chunk(_responses(lag), index),
+            self.prompts[chunk],
+            self.prompt_token_ids[chunk],
+            policy=self.players.policy(lag).name,
+            sampling=self.players.engine.sampling,
+        )
+
+    def _preferences(self, lag: int) -> PreferenceMatrix:
+        stage = f"{self._judges}/{_opponent(lag)}"
+        table = self.folder.read_stage(stage, self.settings.num_chunks)
+        return tables.preferences_from(table, self_play=lag == 0)
+
+    def _responses_that_count(self) -> Tensor:
+        """[B, K] False where a response was truncated."""
+        table = self.folder.read_stage("candidates", self.settings.num_chunks)
+        finished = torch.tensor([reason == "stop" for reason in table["finish_reason"].to_pylist()])
+        return finished.reshape(len(self.prompts), self.settings.num_candidates)
+
+    def _check_engine(self, candidates: Candidates, chunk: slice, count: int) -> None:
+        """What an engine returned is what was asked for: these prompts, this many responses, these prompt tokens."""
+        for prompt, asked, seen, number in zip(
+            self.prompts[chunk],
+            self.prompt_token_ids[chunk],
+            candidates.prompt_token_ids,
+            candidates.num_candidates,
+            strict=True,
+        ):
+            if number != count:
+                raise EngineError(
+                    f"{type(self.players.engine).__name__} returned {number} responses for prompt {prompt.prompt_id}, "
+                    f"{count} were asked for"
+                )
+            if list(asked) != list(seen):
+                raise EngineError(
+                    f"{type(self.players.engine).__name__} saw other tokens for prompt {prompt.prompt_id} than the "
+                    "policy's chat template gives; it must use the policy's own tokenizer"
+                )
+
+
+def _responses(lag: int) -> str:
+    return "candidates" if lag == 0 else f"opponents/lag_{lag}"
+
+
+def _opponent(lag: int) -> str:
+    return "self" if lag == 0 else f"lag_{lag}"
+
+
+def _without(matrix: PreferenceMatrix, counts_BK: Tensor) -> PreferenceMatrix:
+    """The matrix without the dropped responses: their rows, and in self-play their columns, are not judged."""
+    assert matrix.judged_BKJ is not None
+    judged = matrix.judged_BKJ & counts_BK[:, :, None]
+    if matrix.self_play:
+        judged = judged & counts_BK[:, None, :]
+    return PreferenceMatrix(probs_BKJ=matrix.probs_BKJ, judged_BKJ=judged, self_play=matrix.self_play)

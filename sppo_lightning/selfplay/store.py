@@ -1,0 +1,164 @@
+"""The round on disk: the one seam between playing a round and training on it.
+
+    rounds/round_003/
+      round.json                                  how the data are made; written first
+      prompts.parquet
+      candidates/00000-<hash>.parquet ...         pi_t's responses, in chunks
+      opponents/lag_1/00000-<hash>.parquet ...    other policies' responses
+      preferences/<oracle>/self/00000-<hash>.parquet, .../lag_1/...
+      targets.parquet  pairs.parquet
+      reference_logps/previous/00000-<hash>.parquet ...
+      manifest.json                               hashes of all of the above; written last, it commits the round
+
+A chunk is complete or absent, and its name proves its content. A round without a manifest is unfinished: its whole
+chunks are kept and the rest is made. A round with one is read-only.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sppo_lightning import __version__
+from sppo_lightning.errors import RunFolderError
+from sppo_lightning.io.chunks import find_chunk, read_chunk, write_chunk
+from sppo_lightning.io.files import read_json, sha256_of, write_json_atomic
+from sppo_lightning.io.tables import read_table, write_table
+
+MANIFEST = "manifest.json"
+SETTINGS = "round.json"
+
+
+class RoundFolder:
+    """One round's files.
+
+    Args:
+        path: `<run>/rounds/round_003`; made on first write.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def is_committed(self) -> bool:
+        """The round is complete: its manifest exists."""
+        return (self.path / MANIFEST).is_file()
+
+    @property
+    def exists(self) -> bool:
+        """Something of the round is on disk."""
+        return (self.path / SETTINGS).is_file()
+
+    def begin(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """Records how the round is made, once; a round begun earlier keeps what it was begun with.
+
+        Returns:
+            the settings on disk.
+        """
+        if not self.exists:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_json_atomic(self.path / SETTINGS, settings, kind="round_settings")
+        return self.settings
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What `begin` recorded."""
+        return read_json(self.path / SETTINGS)
+
+    # --- tables and chunks -------------------------------------------------------------------------------------------
+
+    def has_table(self, name: str) -> bool:
+        """Whether `<name>.parquet` is on disk."""
+        return (self.path / f"{name}.parquet").is_file()
+
+    def write_table(self, name: str, table: pa.Table) -> None:
+        """Writes `<name>.parquet`."""
+        write_table(self.path / f"{name}.parquet", table, kind=name)
+
+    def read_table(self, name: str) -> pa.Table:
+        """Reads `<name>.parquet`."""
+        return read_table(self.path / f"{name}.parquet")
+
+    def has_chunk(self, stage: str, index: int) -> bool:
+        """Whether chunk `index` of a stage such as "candidates" or "preferences/StyleGame/self" is on disk."""
+        return find_chunk(self.path / stage, index) is not None
+
+    def write_chunk(self, stage: str, index: int, table: pa.Table) -> None:
+        """Writes one chunk, atomically."""
+        write_chunk(self.path / stage, index, table, kind=stage.split("/")[0])
+
+    def read_chunk(self, stage: str, index: int) -> pa.Table:
+        """Reads one chunk and proves that it is what was written.
+
+        Raises:
+            RunFolderError: it is missing or damaged; names the file.
+        """
+        path = find_chunk(self.path / stage, index)
+        if path is None:
+            raise RunFolderError(f"{self.path / stage}: chunk {index:05d} is missing; restore it from a backup")
+        return read_chunk(path)
+
+    def read_stage(self, stage: str, num_chunks: int) -> pa.Table:
+        """All chunks of a stage, in order."""
+        return pa.concat_tables([self.read_chunk(stage, index) for index in range(num_chunks)])
+
+    # --- commit ------------------------------------------------------------------------------------------------------
+
+    def commit(self, *, round_index: int, global_step: int, policy: str, metrics: dict[str, float]) -> None:
+        """Closes the round: hashes every file into the manifest, whose rename is the commit.
+
+        Args:
+            round_index: t.
+            global_step: the training step at which the round's data were made; proves on resume that they belong there.
+            policy: name of pi_t.
+            metrics: what playing the round measured, as metric name to value.
+        """
+        files = {
+            path.relative_to(self.path).as_posix(): {
+                "rows": pq.read_metadata(path).num_rows,
+                "sha256": sha256_of(path),
+            }
+            for path in sorted(self.path.rglob("*.parquet"))
+        }
+        manifest = {
+            "round": round_index,
+            "global_step": global_step,
+            "policy": policy,
+            "settings": self.settings,
+            "metrics": metrics,
+            "files": files,
+            "code_version": __version__,
+        }
+        write_json_atomic(self.path / MANIFEST, manifest, kind="manifest")
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """The committed manifest."""
+        return read_json(self.path / MANIFEST)
+
+    def verify(self) -> dict[str, Any]:
+        """Checks every file against the manifest, and returns it.
+
+        Raises:
+            RunFolderError: a file is missing or has changed; names it.
+        """
+        manifest = self.manifest
+        for name, entry in manifest["files"].items():
+            path = self.path / name
+            if not path.is_file():
+                raise RunFolderError(
+                    f"{path} is missing, but {self.path / MANIFEST} lists it. Restore it from a backup; the round "
+                    "cannot be made again, because the policy that played it has moved on."
+                )
+            if sha256_of(path) != entry["sha256"]:
+                raise RunFolderError(
+                    f"{path} is damaged: its content is not what {self.path / MANIFEST} recorded. Restore it from a "
+                    "backup; nothing has been trained on it."
+                )
+        return manifest
