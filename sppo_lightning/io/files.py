@@ -119,8 +119,8 @@ def _flush_folder(folder: Path) -> None:
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    elif os.path.lexists(path):
+        path.unlink()
 
 
 def sweep_temporaries(folder: str | Path) -> list[Path]:
