@@ -1,0 +1,125 @@
+"""One batch of responses from a transformers model: prefill each prompt once, then decode every response.
+
+Shapes: P prompts, N rows (responses), T positions of the left-padded prompts.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from transformers import Cache, GenerationConfig, LogitsProcessor, LogitsProcessorList
+
+
+def decode(
+    model: Any,
+    prompt_ids: Sequence[Sequence[int]],
+    prompt_of_row: Sequence[int],
+    sampler: LogitsProcessor,
+    *,
+    max_new_tokens: int,
+    eos_ids: Sequence[int],
+    pad_id: int,
+) -> list[list[int]]:
+    """Generates one response for each row.
+
+    Nothing of the model's own generation settings takes part (its temperature, repetition penalty, minimum length,
+    suppressed tokens): the responses are distributed as `sampler` says.
+
+    Args:
+        model: a transformers causal language model, in eval mode.
+        prompt_ids: [P][T] the prompts.
+        prompt_of_row: [N] which prompt a row answers.
+        sampler: chooses the tokens; see `SeededSampler`.
+        max_new_tokens: the longest response.
+        eos_ids: a response ends after the first of these.
+        pad_id: stands where a shorter prompt or a finished response has no token.
+
+    Returns:
+        [N] response tokens, cut after the first terminator.
+    """
+    device = next(model.parameters()).device
+    input_ids_PT, mask_PT = (tensor.to(device) for tensor in _left_padded(prompt_ids, pad_id))
+    rows_N = torch.tensor(prompt_of_row, device=device)
+    config = GenerationConfig(
+        do_sample=False,
+        use_cache=True,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=list(eos_ids) or None,
+        pad_token_id=pad_id,
+    )
+    with _sole_generation_config(model, config):
+        cache = _prefill(model, input_ids_PT, mask_PT, rows_N) if len(rows_N) > len(prompt_ids) else None
+        sequences = model.generate(
+            input_ids=input_ids_PT[rows_N],
+            attention_mask=mask_PT[rows_N],
+            generation_config=config,
+            logits_processor=LogitsProcessorList([sampler]),
+            **({} if cache is None else {"past_key_values": cache}),
+        )
+    terminators = set(eos_ids)
+    return [_cut(tokens, terminators) for tokens in sequences[:, input_ids_PT.shape[1] :].tolist()]
+
+
+def _left_padded(prompt_ids: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Token ids and attention mask [P, T] of prompts that all end in the last column."""
+    T = max(len(prompt) for prompt in prompt_ids)
+    input_ids_PT = torch.full((len(prompt_ids), T), pad_id, dtype=torch.long)
+    mask_PT = torch.zeros((len(prompt_ids), T), dtype=torch.long)
+    for row, prompt in enumerate(prompt_ids):
+        input_ids_PT[row, T - len(prompt) :] = torch.tensor(prompt)
+        mask_PT[row, T - len(prompt) :] = 1
+    return input_ids_PT, mask_PT
+
+
+def _prefill(model: Any, input_ids_PT: Tensor, mask_PT: Tensor, rows_N: Tensor) -> Cache | None:
+    """The cache of all prompt tokens but the last, once for each row, or None if this model cannot start from one.
+
+    `generate` runs the last prompt token itself, because it needs logits to go on from. The cache is taken from a
+    `generate` of one token rather than from a forward of our own: position ids and the kind of cache are then the
+    model's business.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # a PEFT wrapper hides the signature
+    takes_cache = "past_key_values" in inspect.signature(base.prepare_inputs_for_generation).parameters
+    if input_ids_PT.shape[1] < 2 or not takes_cache:
+        return None
+    cache = model.generate(
+        input_ids=input_ids_PT[:, :-1],
+        attention_mask=mask_PT[:, :-1],
+        max_new_tokens=1,
+        return_dict_in_generate=True,
+    ).past_key_values
+    if not isinstance(cache, Cache):
+        return None
+    cache.reorder_cache(cast(torch.LongTensor, rows_N))
+    return cache
+
+
+@contextmanager
+def _sole_generation_config(model: Any, config: GenerationConfig) -> Iterator[None]:
+    """Makes `config` the only generation settings in reach.
+
+    `generate` fills whatever its `generation_config` leaves at None from `model.generation_config`, and None is the
+    only way to say "no suppressed tokens". A PEFT wrapper keeps a second copy, hence all modules.
+    """
+    owners = [module for module in model.modules() if "generation_config" in vars(module)]
+    originals = [owner.generation_config for owner in owners]
+    for owner in owners:
+        owner.generation_config = config
+    try:
+        yield
+    finally:
+        for owner, original in zip(owners, originals, strict=True):
+            owner.generation_config = original
+
+
+def _cut(tokens: list[int], terminators: set[int]) -> list[int]:
+    """The tokens up to and with the first terminator."""
+    for position, token in enumerate(tokens):
+        if token in terminators:
+            return tokens[: position + 1]
+    return tokens

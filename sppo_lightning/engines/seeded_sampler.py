@@ -1,0 +1,100 @@
+"""Sampling in which every row of a batch has a random stream of its own.
+
+Shapes: N rows, S steps, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import (
+    LogitsProcessor,
+    LogitsProcessorList,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from sppo_lightning.types import SamplingConfig
+
+
+class SeededSampler(LogitsProcessor):
+    """Chooses each row's next token from the row's seed and forces it, for `generate(do_sample=False)`.
+
+    The s-th token of a row is where the cumulative distribution passes the s-th number of the row's stream, so it
+    depends on the row's logits and seed alone: not on the batch around it, its place in the batch, or the global
+    random state. Sampling by `torch.multinomial` would share one stream among all rows.
+
+    One instance serves one call of `generate`.
+
+    Args:
+        seeds: [N] one 63-bit seed a row.
+        sampling: temperature 0 takes the most likely token and ignores the seeds.
+    """
+
+    def __init__(self, seeds: Sequence[int], sampling: SamplingConfig) -> None:
+        # Not torch.Generator: it keeps only the lowest 32 of a seed's bits.
+        self._uniforms_NS = torch.from_numpy(
+            np.stack(
+                [np.random.Generator(np.random.Philox(key=seed)).random(sampling.max_new_tokens) for seed in seeds]
+            )
+        )
+        self._greedy = sampling.temperature == 0
+        self._warp = LogitsProcessorList()
+        if sampling.temperature not in (0, 1):
+            self._warp.append(TemperatureLogitsWarper(float(sampling.temperature)))
+        if sampling.top_k > 0:
+            self._warp.append(TopKLogitsWarper(sampling.top_k))
+        if sampling.top_p < 1:
+            self._warp.append(TopPLogitsWarper(float(sampling.top_p)))
+        self._logps: list[Tensor] = []
+
+    @property
+    def chosen_logps(self) -> Tensor:
+        """[N, S] log-probability in nats at temperature 1, before any filter, of the tokens chosen so far."""
+        return torch.stack(self._logps, dim=1)
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        """Scores in which only the chosen token is possible.
+
+        Args:
+            input_ids: [N, T] the rows so far, unused.
+            scores: [N, V] float32 logits of the next token.
+        """
+        if self._greedy:
+            tokens_N1 = scores.argmax(dim=-1, keepdim=True)
+        else:
+            uniforms_N1 = self._uniforms_NS[:, len(self._logps), None]
+            tokens_N1 = inverse_cdf(self._warp(input_ids, scores).softmax(dim=-1), uniforms_N1)
+        self._logps.append((scores.gather(1, tokens_N1) - scores.logsumexp(dim=-1, keepdim=True)).squeeze(1))
+        forced_NV = torch.full_like(scores, -torch.inf).scatter_(1, tokens_N1, 0.0)
+        return cast(torch.FloatTensor, forced_NV)
+
+
+def inverse_cdf(probs_NV: Tensor, uniforms_N1: Tensor) -> Tensor:
+    """The first token of each row at which the cumulative probability exceeds the row's uniform number.
+
+    A token of probability 0 is never chosen. In float64: in float32 the unlikely half of a vocabulary of 128,000 would
+    vanish in the rounding of a cumulative sum near 1.
+
+    Args:
+        probs_NV: non-negative, with a positive sum; need not be normalised to the last bit.
+        uniforms_N1: float64 in [0, 1), on the CPU.
+
+    Returns:
+        [N, 1] int64 on the device of `probs_NV`.
+    """
+    # MPS has no float64.
+    device = torch.device("cpu") if probs_NV.device.type == "mps" else probs_NV.device
+    cdf_NV = probs_NV.to(device).double().cumsum(dim=-1)
+    total_N1 = cdf_NV[:, -1:]
+    # u * total may round up to total, which no entry exceeds.
+    heights_N1 = torch.minimum(uniforms_N1.to(device) * total_N1, total_N1.nextafter(torch.zeros_like(total_N1)))
+    tokens_N1 = torch.searchsorted(cdf_NV, heights_N1, right=True)
+    # Only not-a-number probabilities lead past the end. The caller sees them in the log-probabilities; an index out of
+    # range would kill a CUDA context before it could say so.
+    return tokens_N1.clamp_(max=probs_NV.shape[-1] - 1).to(probs_NV.device)
