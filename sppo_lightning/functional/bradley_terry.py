@@ -1,0 +1,53 @@
+"""The Bradley-Terry fit: the scores whose differences explain pairwise preferences best.
+
+It is what DPO's loss minimises over a population of pairs, and what a scalar reward model can know about a game.
+Shape letters as in `games.py`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import expit, softmax
+
+from sppo_lightning.errors import ConfigError
+from sppo_lightning.functional.games import Array
+
+_MAX_NEWTON_STEPS = 1000
+_TOLERANCE = 1e-12
+
+
+def bradley_terry_scores(probs_NN: Array, log_weights_N: Array) -> Array:
+    """Maximises the likelihood of sigmoid(s_i - s_j) over pairs drawn independently with the given weights.
+
+    The optimum solves sum_j w_j (P_ij - sigmoid(s_i - s_j)) = 0 for every i. The equations are divided by w_i, so
+    responses of vanishing weight still get the score that the others' verdicts give them.
+
+    Args:
+        probs_NN: [..., N, N].
+        log_weights_N: [..., N] log of each response's share of the pairs, up to a constant; finite.
+
+    Returns:
+        [..., N] scores in nats with weighted mean 0.
+
+    Raises:
+        ConfigError: no finite optimum exists, as when some responses always beat all the others.
+    """
+    weights = softmax(log_weights_N, axis=-1)
+    scores = np.zeros(np.broadcast_shapes(probs_NN.shape[:-1], weights.shape))
+    identity = np.eye(probs_NN.shape[-1])
+    for _ in range(_MAX_NEWTON_STEPS):
+        fit = expit(scores[..., :, None] - scores[..., None, :])
+        residual = ((probs_NN - fit) * weights[..., None, :]).sum(axis=-1)
+        if np.abs(residual).max() < _TOLERANCE:
+            return scores
+        curvature = fit * (1 - fit) * weights[..., None, :]
+        # Minus the residual's Jacobian. Adding the weights to every row fixes the free constant: sum_i w_i s_i = 0.
+        jacobian = identity * curvature.sum(axis=-1, keepdims=True) - curvature + weights[..., None, :]
+        step = np.linalg.solve(jacobian, residual[..., None])[..., 0]
+        # The logistic loss changes its curvature by at most e^d over a distance d of score differences, so a step
+        # shortened like this always descends.
+        scores = scores + step / (1 + np.ptp(step, axis=-1, keepdims=True))
+    raise ConfigError(
+        "the Bradley-Terry fit has no finite optimum: some responses (almost) always beat all the others; set "
+        "label_smoothing, for instance to 0.01"
+    )
