@@ -1,0 +1,8 @@
+"""Preference oracles: one file per judge."""
+
+from sppo_lightning.oracles.base import PreferenceOracle
+from sppo_lightning.oracles.score_to_preference import Scorer, ScoreToPreference, TargetLength
+from sppo_lightning.oracles.shuffled import Shuffled
+from sppo_lightning.oracles.style_game import StyleGame
+
+__all__ = ["PreferenceOracle", "ScoreToPreference", "Scorer", "Shuffled", "StyleGame", "TargetLength"]
