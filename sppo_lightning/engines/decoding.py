@@ -8,11 +8,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import Cache, GenerationConfig, LogitsProcessor, LogitsProcessorList
+
+from sppo_lightning.engines.kv_cache import fan_out
 
 
 def decode(
@@ -53,7 +55,9 @@ def decode(
         pad_token_id=pad_id,
     )
     with _sole_generation_config(model, config):
-        cache = _prefill(model, input_ids_PT, mask_PT, rows_N) if len(rows_N) > len(prompt_ids) else None
+        cache = _prefill(model, input_ids_PT, mask_PT)
+        if cache is not None:
+            fan_out(cache, rows_N, num_tokens=input_ids_PT.shape[1] + max_new_tokens)
         sequences = model.generate(
             input_ids=input_ids_PT[rows_N],
             attention_mask=mask_PT[rows_N],
@@ -76,8 +80,8 @@ def _left_padded(prompt_ids: Sequence[Sequence[int]], pad_id: int) -> tuple[Tens
     return input_ids_PT, mask_PT
 
 
-def _prefill(model: Any, input_ids_PT: Tensor, mask_PT: Tensor, rows_N: Tensor) -> Cache | None:
-    """The cache of all prompt tokens but the last, once for each row, or None if this model cannot start from one.
+def _prefill(model: Any, input_ids_PT: Tensor, mask_PT: Tensor) -> Cache | None:
+    """The cache of all prompt tokens but the last, or None if this model cannot go on from one.
 
     `generate` runs the last prompt token itself, because it needs logits to go on from. The cache is taken from a
     `generate` of one token rather than from a forward of our own: position ids and the kind of cache are then the
@@ -93,10 +97,9 @@ def _prefill(model: Any, input_ids_PT: Tensor, mask_PT: Tensor, rows_N: Tensor) 
         max_new_tokens=1,
         return_dict_in_generate=True,
     ).past_key_values
-    if not isinstance(cache, Cache):
-        return None
-    cache.reorder_cache(cast(torch.LongTensor, rows_N))
-    return cache
+    # Models that keep their state in their modules return a cache that does not hold the prompt.
+    holds_prompt = isinstance(cache, Cache) and cache.get_seq_length() == input_ids_PT.shape[1] - 1
+    return cache if holds_prompt else None
 
 
 @contextmanager
