@@ -75,15 +75,15 @@ def one_of(name: str, value: str, choices: Sequence[str]) -> str:
 
 
 def weights(name: str, values: Sequence[float]) -> tuple[float, ...]:
-    """Returns `values` divided by their sum.
+    """Returns `values` as a tuple of floats.
 
     Args:
         name: the constructor argument, the last part of its configuration key.
-        values: relative weights; [1, 3] means a quarter and three quarters.
+        values: relative weights; 1 and 3 mean a quarter and three quarters.
 
     Raises:
         ConfigError: there are none, one is negative or not finite, or all are 0.
     """
     if not values or any(not (math.isfinite(value) and value >= 0) for value in values) or sum(values) == 0:
         raise _refuse(name, "finite numbers of at least 0, not all of them 0", list(values))
-    return tuple(value / sum(values) for value in values)
+    return tuple(float(value) for value in values)

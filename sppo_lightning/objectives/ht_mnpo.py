@@ -38,8 +38,8 @@ class HTMNPO(Objective):
     ) -> None:
         self.eta = checks.positive("eta", eta)
         anchor = checks.share("anchor_weight", anchor_weight)
-        shares = checks.weights("player_weights", player_weights)
-        self.anchors = parts.anchor_mix(anchor, {f"player/{i}": share for i, share in enumerate(shares, start=1)})
+        weights = checks.weights("player_weights", player_weights)
+        self.anchors = parts.anchor_mix(anchor, {f"player/{i}": weight for i, weight in enumerate(weights, start=1)})
         self.per_token = per_token
         self.needs = tuple(self.anchors)
 

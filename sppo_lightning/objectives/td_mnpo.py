@@ -43,13 +43,13 @@ class TDMNPO(Objective):
     ) -> None:
         self.eta = checks.positive("eta", eta)
         anchor = checks.share("anchor_weight", anchor_weight)
-        shares = checks.weights("history_weights", history_weights)
-        if shares[0] == 0:
+        weights = checks.weights("history_weights", history_weights)
+        if weights[0] == 0:
             raise ConfigError(
                 f"model.objective.history_weights: the first weight is that of pi_t and must be above 0, got "
                 f"{list(history_weights)}; a run's first round has no older policy"
             )
-        history = {f"history/{j}" if j else "previous": share for j, share in enumerate(shares)}
+        history = {f"history/{j}" if j else "previous": weight for j, weight in enumerate(weights)}
         self.anchors = parts.anchor_mix(anchor, history)
         self.per_token = per_token
         self.needs = tuple(self.anchors)

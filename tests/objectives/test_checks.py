@@ -93,7 +93,9 @@ def test_limits_are_allowed():
     INPO(eta=1 / 0.0075, tau=0.0075)  # the whole weight on the anchor, in spite of rounding
     INPO(eta=3.0, tau=0.0)
     DPO(label_smoothing=0.0)
+    DPO(label_smoothing=0.49)
     TDMNPO(anchor_weight=0.0)
+    TDMNPO(anchor_weight=0.99)
     SimPO(gamma=0.0)
     KTO(undesirable_weight=0.0)
 
