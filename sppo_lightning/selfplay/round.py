@@ -20,8 +20,8 @@ from sppo_lightning.engines.base import Engine
 from sppo_lightning.errors import EngineError
 from sppo_lightning.functional.logps import TokenRows
 from sppo_lightning.functional.seeds import derive_seed
+from sppo_lightning.io import carriers
 from sppo_lightning.oracles.base import PreferenceOracle
-from sppo_lightning.selfplay import tables
 from sppo_lightning.selfplay.metrics import round_metrics
 from sppo_lightning.selfplay.opponents import Opponent
 from sppo_lightning.selfplay.pairing import Pairing
@@ -152,7 +152,7 @@ class _Play:
         if players.world.rank == 0:
             folder.begin(asdict(settings))
             if not folder.has_table("prompts"):
-                folder.write_table("prompts", tables.prompts_table(prompts, prompt_token_ids))
+                folder.write_table("prompts", carriers.prompts_table(prompts, prompt_token_ids))
         players.world.barrier()
 
     @contextmanager
@@ -185,7 +185,7 @@ class _Play:
             ]
             candidates = engine.generate(prompts, seeds_BK)
             self._check_engine(candidates, chunk, count)
-            return tables.candidates_table(candidates)
+            return carriers.candidates_table(candidates)
 
         try:
             self._each_chunk(_responses(lag), "generating", count, "responses", make)
@@ -201,7 +201,7 @@ class _Play:
         def make(chunk: slice) -> pa.Table:
             candidates = self._candidates(0, chunk)
             opponents = None if lag == 0 else self._candidates(lag, chunk)
-            return tables.preferences_table(self.prompts[chunk], self.players.oracle.compare(candidates, opponents))
+            return carriers.preferences_table(self.prompts[chunk], self.players.oracle.compare(candidates, opponents))
 
         self._each_chunk(f"{self._judges}/{_opponent(lag)}", "judging", pairs, "pairs", make)
         self.players.oracle.close()
@@ -227,7 +227,7 @@ class _Play:
                     own.probs_BKJ, own.judged_BKJ, win_rate_BK, trainable_BK, strict=True
                 )
             ]
-            rows, pairs = tables.targets_tables(self.prompts, targets)
+            rows, pairs = carriers.targets_tables(self.prompts, targets)
             self.folder.write_table("targets", rows)
             self.folder.write_table("pairs", pairs)  # last: it proves that both are there
         self.players.world.barrier()
@@ -252,7 +252,7 @@ class _Play:
                     {"prompt_id": candidates.prompts[b].prompt_id, "candidate": k, "logp": logp}
                     for (b, k), logp in zip(keys, logps, strict=True)
                 ],
-                tables.LOGPS,
+                carriers.LOGPS,
             )
 
         self._each_chunk(f"reference_logps/{name.replace('/', '_')}", f"reference {name}", 1, "prompts", make)
@@ -278,7 +278,7 @@ class _Play:
 
     def _candidates(self, lag: int, chunk: slice) -> Candidates:
         index = chunk.start // self.settings.chunk_prompts
-        return tables.candidates_from(
+        return carriers.candidates_from(
             self.folder.read_chunk(_responses(lag), index),
             self.prompts[chunk],
             self.prompt_token_ids[chunk],
@@ -289,7 +289,7 @@ class _Play:
     def _preferences(self, lag: int) -> PreferenceMatrix:
         stage = f"{self._judges}/{_opponent(lag)}"
         table = self.folder.read_stage(stage, self.settings.num_chunks)
-        return tables.preferences_from(table, self_play=lag == 0)
+        return carriers.preferences_from(table, self_play=lag == 0)
 
     def _responses_that_count(self) -> Tensor:
         """[B, K] False where a response was truncated."""

@@ -1,0 +1,1 @@
+"""Lightning's side: the policy module, the self-play data module, schedules, checkpoints, tracking."""

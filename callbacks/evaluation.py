@@ -1,0 +1,99 @@
+"""Held-out win rates at the end of each round."""
+
+from __future__ import annotations
+
+import time
+
+import lightning.pytorch as pl
+import torch
+from sppo_lightning.callbacks.round_end import RoundEndCallback, log_metrics, self_play_data
+
+from sppo_lightning.evaluation.held_out import comparisons, held_out_responses
+from sppo_lightning.functional.intervals import win_rate_interval
+from sppo_lightning.functional.logps import TokenRows
+from sppo_lightning.io.files import read_json, write_json_atomic
+from sppo_lightning.oracles.base import PreferenceOracle
+from sppo_lightning.training.module import PolicyModule
+from sppo_lightning.training.policies import ReachablePolicies
+from sppo_lightning.training.reference import frozen_logps
+from sppo_lightning.training.run_folder import policy_name
+from sppo_lightning.types import Candidates
+
+
+class HeldOutEvaluation(RoundEndCallback):
+    """Plays the new policy against the start and against the previous round on held-out prompts.
+
+    Writes `eval/round_003/metrics.json`, then logs `round/win_rate_vs_start`, `round/win_rate_vs_previous` with 95 %
+    intervals over prompts, and `round/kl_to_start`, a mean over the new policy's own held-out responses.
+
+    Args:
+        num_samples: responses for each held-out prompt.
+        oracle: another judge than the one trained on; a policy may learn to please that one alone.
+    """
+
+    def __init__(self, num_samples: int = 4, oracle: PreferenceOracle | None = None) -> None:
+        self.num_samples = num_samples
+        self.oracle = oracle
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Samples the start policy while it is in memory."""
+        assert isinstance(pl_module, PolicyModule)
+        if self_play_data(trainer).held_out_prompts and pl_module.rounds_finished == 0:
+            self._responses(trainer, pl_module, 0, ReachablePolicies(pl_module, 0))
+
+    def on_round_end(self, trainer: pl.Trainer, module: PolicyModule, round_index: int) -> None:
+        """See the class."""
+        if not self_play_data(trainer).held_out_prompts:
+            return
+        path = module.run_folder.evaluation(policy_name(round_index + 1)) / "metrics.json"
+        if not path.is_file():
+            write_json_atomic(path, self._measure(trainer, module, round_index), kind="evaluation")
+        log_metrics(trainer, read_json(path), step=round_index)
+
+    def _measure(self, trainer: pl.Trainer, module: PolicyModule, round_index: int) -> dict[str, float]:
+        began = time.perf_counter()
+        policies = ReachablePolicies(module, round_index + 1)
+        new, previous, start = (
+            self._responses(trainer, module, index, policies) for index in (round_index + 1, round_index, 0)
+        )
+        oracle = self.oracle or self_play_data(trainer).oracle
+        metrics: dict[str, float] = {}
+        for name, opponent in (("start", start), ("previous", previous)):
+            interval = win_rate_interval(comparisons(oracle, new, opponent))
+            metrics[f"round/win_rate_vs_{name}"] = interval.estimate
+            metrics[f"round/win_rate_vs_{name}_low"] = interval.low
+            metrics[f"round/win_rate_vs_{name}_high"] = interval.high
+        oracle.close()
+        metrics["round/kl_to_start"] = self._kl(trainer, module, new, policies)
+        policies.close()
+        metrics["time/evaluate"] = time.perf_counter() - began
+        return metrics
+
+    def _responses(
+        self, trainer: pl.Trainer, module: PolicyModule, round_index: int, policies: ReachablePolicies
+    ) -> Candidates:
+        """Held-out responses of the policy that plays round `round_index`."""
+        data = self_play_data(trainer)
+        return held_out_responses(
+            module.run_folder.evaluation(policy_name(round_index)),
+            policy=policies.of_round(round_index),
+            engine=data.engine,
+            prompts=data.held_out_prompts,
+            prompt_token_ids=data.held_out_token_ids,
+            num_samples=self.num_samples,
+            seed=data.seed,
+        )
+
+    def _kl(
+        self, trainer: pl.Trainer, module: PolicyModule, responses: Candidates, policies: ReachablePolicies
+    ) -> float:
+        """Mean of log pi / pi_start over the new policy's responses, in nats: unbiased for KL(pi || pi_start)."""
+        rows = TokenRows(
+            prompt_ids=[
+                ids for ids, group in zip(responses.prompt_token_ids, responses.token_ids, strict=True) for _ in group
+            ],
+            response_ids=[ids for group in responses.token_ids for ids in group],
+        )
+        budget = self_play_data(trainer).max_pack_tokens
+        new = frozen_logps(module.policy_handle, rows, budget)
+        return float(torch.mean(new - frozen_logps(policies.start(), rows, budget)))

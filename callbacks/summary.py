@@ -1,0 +1,89 @@
+"""What a person reads when a run ends."""
+
+from __future__ import annotations
+
+import textwrap
+
+import lightning.pytorch as pl
+from sppo_lightning.callbacks.round_end import RoundEndCallback, run_loggers, self_play_data
+
+from sppo_lightning.io.files import read_json
+from sppo_lightning.io.tables import read_table
+from sppo_lightning.training.module import PolicyModule
+from sppo_lightning.training.run_folder import policy_name
+from sppo_lightning.training.tracking_uri import run_page
+
+HEADER = "round  vs start               vs previous            KL    tokens  truncated  duplicate  skipped  seconds"
+
+
+class RunSummary(RoundEndCallback):
+    """Prints a line a round, and at the end the table, a few answers before and after, and where to look.
+
+    Args:
+        num_examples: held-out prompts shown with their answers before and after.
+    """
+
+    def __init__(self, num_examples: int = 3) -> None:
+        self.num_examples = num_examples
+
+    def on_round_end(self, trainer: pl.Trainer, module: PolicyModule, round_index: int) -> None:
+        """Prints the round's line."""
+        if trainer.is_global_zero:
+            print(f"\n{HEADER}\n{_line(module, round_index)}", flush=True)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Prints the whole."""
+        assert isinstance(pl_module, PolicyModule)
+        data = self_play_data(trainer)
+        last = pl_module.rounds_finished - 1
+        if not trainer.is_global_zero or last < data.first_round:
+            return
+        print(f"\n{HEADER}")
+        for index in range(data.first_round, last + 1):
+            print(_line(pl_module, index))
+        self._print_examples(trainer, pl_module)
+        print(f"\nThe trained policy is a Hugging Face folder: {pl_module.run_folder.export(last)}")
+        for logger in run_loggers(trainer):
+            page = run_page(logger.tracking_uri, logger.experiment_id, logger.run_id)
+            if page.command:
+                print(f"To browse the run, start\n  {page.command}\nand open")
+            print(f"  {page.url}")
+
+    def _print_examples(self, trainer: pl.Trainer, module: PolicyModule) -> None:
+        run = module.run_folder
+        before = run.evaluation("start") / "responses.parquet"
+        after = run.evaluation(policy_name(module.rounds_finished)) / "responses.parquet"
+        if not before.is_file() or not after.is_file():
+            return
+        first_answers = [
+            {row["prompt_id"]: row["text"] for row in read_table(path).to_pylist() if row["candidate"] == 0}
+            for path in (before, after)
+        ]
+        for prompt in self_play_data(trainer).held_out_prompts[: self.num_examples]:
+            print(f"\nprompt: {_short(prompt.text)}")
+            for label, answers in zip(("before", "after "), first_answers, strict=True):
+                print(f"{label}: {_short(answers[prompt.prompt_id])}")
+
+
+def _short(text: str) -> str:
+    return textwrap.shorten(text, width=200, placeholder=" ...")
+
+
+def _line(module: PolicyModule, index: int) -> str:
+    played = module.run_folder.round(index).manifest["metrics"]
+    path = module.run_folder.evaluation(policy_name(index + 1)) / "metrics.json"
+    measured = read_json(path) if path.is_file() else {}
+    seconds = sum(value for name, value in (played | measured).items() if name.startswith("time/"))
+
+    def win_rate(opponent: str) -> str:
+        name = f"round/win_rate_vs_{opponent}"
+        if name not in measured:
+            return "-"
+        return f"{measured[name]:.3f} [{measured[f'{name}_low']:.3f}, {measured[f'{name}_high']:.3f}]"
+
+    return (
+        f"{index:5d}  {win_rate('start'):<21}  {win_rate('previous'):<21}  "
+        f"{measured.get('round/kl_to_start', float('nan')):<5.2f} {played['round/mean_response_tokens']:<7.1f} "
+        f"{played['round/truncated_share']:<10.1%} {played['round/duplicate_share']:<10.1%} "
+        f"{played['round/skipped_prompts']:<8d} {seconds:.1f}"
+    )

@@ -1,0 +1,110 @@
+"""A new run that begins with another run's round: it shares what was generated and judged there."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from sppo_lightning.errors import ConfigError, RunFolderError
+from sppo_lightning.io.files import atomic_folder
+from sppo_lightning.selfplay.store import SETTINGS
+from sppo_lightning.training.run_folder import RunFolder
+
+GENERATED = ("candidates", "opponents")
+JUDGED = ("preferences",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fork:
+    """Where a forked run begins.
+
+    Attributes:
+        source: the other run's folder.
+        round_index: the shared round, played by the policy after the other run's round before it.
+    """
+
+    source: Path
+    round_index: int
+
+    @classmethod
+    def parse(cls, text: str, num_rounds: int) -> Fork:
+        """Reads `RUN@round_001`.
+
+        Raises:
+            ConfigError: it is not of that form, the run has no such complete round, or `num_rounds` ends before it.
+        """
+        match = re.fullmatch(r"(.+)@round_(\d+)", text)
+        if not match:
+            raise ConfigError(f"data.fork_from must look like runs/quickstart@round_001, got {text!r}")
+        fork = cls(source=Path(match[1]), round_index=int(match[2]))
+        round_folder = RunFolder(fork.source).round(fork.round_index)
+        if not round_folder.is_committed:
+            raise ConfigError(f"data.fork_from: {round_folder} is not a complete round (it has no manifest.json)")
+        if num_rounds <= fork.round_index:
+            raise ConfigError(
+                f"data.num_rounds counts from round 0, so a run forked at round {fork.round_index} needs at least "
+                f"{fork.round_index + 1}, got {num_rounds}"
+            )
+        return fork
+
+    def link(self, run: RunFolder) -> None:
+        """Links the shared round and the policies before it into `run`; what is there already is kept.
+
+        The oracle's verdicts are shared if both runs were started with the same `data.oracle`, otherwise the responses
+        are judged again. Targets, pairs and frozen log-probabilities are the new run's own.
+
+        Raises:
+            RunFolderError: the source is damaged.
+            ConfigError: the runs have different start policies.
+        """
+        source = RunFolder(self.source)
+        ours, theirs = run.state.get("config", {}), source.state.get("config", {})
+        start = "model.init_args.policy"
+        if ours.get(start) != theirs.get(start):
+            raise ConfigError(
+                f"model.policy is {ours.get(start)}, but {self.source} started from {theirs.get(start)}; a fork has "
+                "its source's start policy"
+            )
+        for earlier in range(self.round_index):
+            if not run.export(earlier).is_dir():
+                if not source.export(earlier).is_dir():
+                    raise RunFolderError(f"{source.export(earlier)} is missing; the fork needs it as an earlier policy")
+                with atomic_folder(run.export(earlier), kind="fork") as temporary:
+                    _link_tree(source.export(earlier), temporary)
+        target = run.round(self.round_index)
+        if target.path.exists():
+            return
+        shared = source.round(self.round_index)
+        shared.verify()
+        same_oracle = _under(ours, "data.init_args.oracle") == _under(theirs, "data.init_args.oracle")
+        with atomic_folder(target.path, kind="fork") as temporary:
+            for name in (SETTINGS, "prompts.parquet"):
+                _link(shared.path / name, temporary / name)
+            for stage in GENERATED + (JUDGED if same_oracle else ()):
+                if (shared.path / stage).is_dir():
+                    (temporary / stage).mkdir()
+                    _link_tree(shared.path / stage, temporary / stage)
+
+
+def _under(config: dict[str, str], prefix: str) -> dict[str, str]:
+    return {key: value for key, value in config.items() if key == prefix or key.startswith(f"{prefix}.")}
+
+
+def _link_tree(source: Path, target: Path) -> None:
+    for path in sorted(source.rglob("*")):
+        destination = target / path.relative_to(source)
+        if path.is_dir():
+            destination.mkdir()
+        else:
+            _link(path, destination)
+
+
+def _link(source: Path, target: Path) -> None:
+    """A hard link: finished files never change; a copy where the two runs lie on different file systems."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

@@ -1,0 +1,243 @@
+"""The policy in training: pi_{t+1}, beside the frozen log-probabilities of pi_t that travel in the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import torch
+from jsonargparse import lazy_instance
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from transformers import get_scheduler
+
+from sppo_lightning.errors import ConfigError
+from sppo_lightning.functional.logps import response_logps
+from sppo_lightning.objectives import SPPO
+from sppo_lightning.objectives.base import Objective
+from sppo_lightning.selfplay.dataset import GlobalBatch
+from sppo_lightning.training.checkpoint import RoundCheckpoint
+from sppo_lightning.training.policy import LivePolicy, export_policy, load_policy, load_tokenizer
+from sppo_lightning.training.run_folder import RunFolder, policy_name
+from sppo_lightning.training.schedules import PlayThenTrain, Position, Schedule
+from sppo_lightning.training.step_metrics import StepMetrics
+
+OptimizerFactory = Callable[[Iterable], Optimizer]
+
+
+class PolicyModule(pl.LightningModule):
+    """Trains a causal language model on self-play rounds. One Lightning batch is one optimiser step.
+
+    Args:
+        policy: the start policy: a Hugging Face folder, a hub id, or `package:` for one shipped with this package.
+        objective: the loss. SPPO, arXiv 2405.00675, with the paper's eta.
+        schedule: what a round consists of.
+        optimizer: class and arguments; SPPO's runs used RMSprop at 5e-7 (uclaml/SPPO scripts/pipeline.sh).
+        lr_schedule: shape of the learning rate over a round: linear, cosine, constant, constant_with_warmup.
+        warmup_ratio: share of the schedule's steps over which the rate rises from 0.
+        lr_schedule_epochs: horizon of the schedule in epochs, apart from where training stops (SPPO's paper stops an
+            18-epoch schedule after 1). Not set: the epochs of the round.
+        reset_optimizer: "round": a fresh optimiser and schedule each round; "never": they go on.
+        max_grad_norm: gradients are clipped to this 2-norm; not set: no clipping.
+        dtype: of the weights in training and in exports.
+        checkpoint_every_n_steps: distance of checkpoints within an epoch; there is always one at an epoch's end.
+        trust_remote_code: run Python code that comes with the policy's files.
+    """
+
+    def __init__(
+        self,
+        policy: str,
+        objective: Objective = lazy_instance(SPPO),  # noqa: B008 - how jsonargparse shows a class as a default
+        schedule: Schedule = lazy_instance(PlayThenTrain),  # noqa: B008
+        optimizer: OptimizerFactory = lambda parameters: torch.optim.RMSprop(parameters, lr=5e-7),
+        lr_schedule: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear",
+        warmup_ratio: float = 0.1,
+        lr_schedule_epochs: int | None = None,
+        reset_optimizer: Literal["round", "never"] = "round",
+        max_grad_norm: float | None = 1.0,
+        dtype: Literal["float32", "bfloat16"] = "float32",
+        checkpoint_every_n_steps: int = 100,
+        trust_remote_code: bool = False,
+    ) -> None:
+        super().__init__()
+        if not 0 <= warmup_ratio < 1:
+            raise ConfigError(f"model.warmup_ratio must lie in [0, 1), got {warmup_ratio}")
+        if lr_schedule_epochs is not None and lr_schedule_epochs < 1:
+            raise ConfigError(f"model.lr_schedule_epochs must be at least 1, got {lr_schedule_epochs}")
+        if max_grad_norm is not None and max_grad_norm <= 0:
+            raise ConfigError(f"model.max_grad_norm must be positive, or null for no clipping, got {max_grad_norm}")
+        if checkpoint_every_n_steps < 1:
+            raise ConfigError(f"model.checkpoint_every_n_steps must be at least 1, got {checkpoint_every_n_steps}")
+        self.automatic_optimization = False
+        self.policy_source = policy
+        self.objective = objective
+        self.schedule = schedule
+        self._make_optimizer = optimizer
+        self._lr_schedule = lr_schedule
+        self._warmup_ratio = warmup_ratio
+        self._lr_schedule_epochs = lr_schedule_epochs
+        self._reset_optimizer = reset_optimizer
+        self._max_grad_norm = max_grad_norm
+        self.policy_dtype = getattr(torch, dtype)
+        self._checkpoint_every_n_steps = checkpoint_every_n_steps
+        self.trust_remote_code = trust_remote_code
+
+        self.policy: nn.Module | None = None
+        self._tokenizer: Any = None
+        self._metrics = StepMetrics()
+        # Saved with the weights: which round they are in the middle of, and the shape of its learning-rate schedule.
+        self.round_in_training: int | None = None
+        self.round_first_step = 0
+        self.rounds_finished = 0
+        self._steps_per_epoch = 1
+
+    # --- the policy --------------------------------------------------------------------------------------------------
+
+    @property
+    def run_folder(self) -> RunFolder:
+        """Where this run lives."""
+        return RunFolder(self.trainer.default_root_dir)
+
+    @property
+    def tokenizer(self) -> Any:
+        """The policy's tokenizer; read without the model."""
+        if self._tokenizer is None:
+            self._tokenizer = load_tokenizer(self.policy_source, self.trust_remote_code)
+        return self._tokenizer
+
+    @property
+    def policy_handle(self) -> LivePolicy:
+        """The newest finished policy: pi_t while round t is played, pi_{t+1} once it is exported."""
+        assert self.policy is not None
+        return LivePolicy(
+            name=policy_name(self.rounds_finished),
+            folder=self.run_folder.policy_source(self.rounds_finished, self.policy_source),
+            model=self.policy,
+            tokenizer=self.tokenizer,
+        )
+
+    @property
+    def position(self) -> Position:
+        """Where the run stands."""
+        return self.trainer.datamodule.position(self.trainer.current_epoch)
+
+    def configure_model(self) -> None:
+        """Loads the start policy, or the policy a fork begins with."""
+        if self.policy is None:
+            self.rounds_finished = self.trainer.datamodule.first_round
+            source = self.run_folder.policy_source(self.rounds_finished, self.policy_source)
+            self.policy = load_policy(source, self.policy_dtype, self.trust_remote_code)
+
+    def configure_callbacks(self) -> list[pl.Callback]:
+        """Checkpoints are part of the loop, not a matter of configuration."""
+        return [RoundCheckpoint(self._checkpoint_every_n_steps)]
+
+    # --- optimiser and schedule --------------------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Lightning calls this once; `on_train_epoch_start` has it called again for each round."""
+        optimizer = self._make_optimizer(self.parameters())
+        epochs = self._lr_schedule_epochs or self.trainer.datamodule.epochs_per_round
+        horizon = self._steps_per_epoch * epochs
+        scheduler = get_scheduler(
+            self._lr_schedule,
+            optimizer,
+            num_warmup_steps=round(self._warmup_ratio * horizon),
+            num_training_steps=horizon,
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_train_epoch_start(self) -> None:
+        """A round's first epoch starts with a fresh optimiser and learning-rate schedule.
+
+        Lightning does not call this on a resume within an epoch, so the checkpoint's optimiser stays.
+        """
+        if not self.position.first_epoch:
+            return
+        self.round_in_training = self.position.round
+        self.round_first_step = self.trainer.global_step
+        self._steps_per_epoch = int(self.trainer.num_training_batches)
+        if self._reset_optimizer == "round" or self.trainer.global_step == 0:
+            self.trainer.strategy.setup_optimizers(self.trainer)
+
+    def transfer_batch_to_device(self, batch: GlobalBatch, device: torch.device, dataloader_idx: int) -> GlobalBatch:
+        """Leaves the batch where it is: each pack goes to the device when its turn comes."""
+        return batch
+
+    # --- one global step ---------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: GlobalBatch, batch_idx: int) -> None:
+        """Accumulates over the packs, divides by the weight of the whole global batch, clips, and steps.
+
+        The gradient is that of (sum over rows of weight * loss) / (sum of weights), however the rows are packed.
+        """
+        assert self.policy is not None
+        step = self.trainer.global_step
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        total_weight = torch.zeros((), device=self.device)
+        for pack in batch.packs:
+            policy_logps_R = response_logps(self.policy, pack.rows)
+            inputs = pack.inputs(policy_logps_R)  # among them frozen_logps["previous"]: log pi_t, fixed when played
+            outputs = self.objective(inputs)
+            self.manual_backward((outputs.loss * outputs.weight).sum())
+            total_weight += outputs.weight.sum()
+            self._metrics.update(inputs, outputs)
+        grad_norm = self._normalise_and_clip(total_weight)
+        learning_rate = optimizer.param_groups[0]["lr"]
+        optimizer.step()
+        self.lr_schedulers().step()
+        # Logged here rather than by self.log, which sends only after the checkpoint of this step is written: a kill in
+        # between would lose the line for good.
+        if step % self.trainer.log_every_n_steps == 0:
+            metrics = self._metrics.compute()
+            metrics |= {"train/grad_norm": float(grad_norm), "train/learning_rate": learning_rate}
+            for logger in self.loggers:
+                logger.log_metrics(metrics, step=step)
+
+    def _normalise_and_clip(self, total_weight: Tensor) -> Tensor:
+        """Turns gradient sums into the mean over the global batch; returns its 2-norm before clipping."""
+        total_weight = self.trainer.strategy.reduce(total_weight, reduce_op="sum")
+        gradients = [p.grad for p in self.parameters() if p.grad is not None]
+        # Strategies average gradients over ranks; the sum is wanted. A batch of masked rows has weight 0 and no
+        # gradient.
+        torch._foreach_mul_(gradients, self.trainer.world_size / total_weight.clamp(min=1e-12).item())
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if self._max_grad_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(self.parameters(), self._max_grad_norm, norm)
+        return norm
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Exports pi_{t+1} after the round's last step, before any callback's end of the epoch looks for it."""
+        position = self.position
+        if not position.last_epoch or batch_idx + 1 < self.trainer.num_training_batches:
+            return
+        if self.trainer.is_global_zero:
+            export_policy(self.policy, self.tokenizer, self.run_folder.export(position.round))
+        self.trainer.strategy.barrier()
+        self.rounds_finished = position.round + 1
+
+    def on_train_epoch_end(self) -> None:
+        """Stops after the round where that was asked for; the checkpoint is written after this."""
+        if self.trainer.datamodule.stop_after == "round" and self.position.last_epoch:
+            self.trainer.should_stop = True
+
+    # --- what a resume needs beyond weights and optimiser ------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the round's place in the run."""
+        checkpoint["sppo_round"] = {
+            "round_in_training": self.round_in_training,
+            "round_first_step": self.round_first_step,
+            "rounds_finished": self.rounds_finished,
+            "steps_per_epoch": self._steps_per_epoch,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Reads it back."""
+        state = checkpoint["sppo_round"]
+        self.round_in_training = state["round_in_training"]
+        self.round_first_step = state["round_first_step"]
+        self.rounds_finished = state["rounds_finished"]
+        self._steps_per_epoch = state["steps_per_epoch"]

@@ -1,0 +1,109 @@
+"""Loading a policy, writing one, and handing one to a round."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from sppo_lightning.errors import ConfigError
+from sppo_lightning.io.assets import resolve
+from sppo_lightning.io.files import atomic_folder
+
+
+def load_tokenizer(source: str, trust_remote_code: bool = False) -> Any:
+    """The tokenizer of a Hugging Face folder or hub id, with a pad token.
+
+    Raises:
+        ConfigError: there is none to be read.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(resolve(source), trust_remote_code=trust_remote_code)
+    except Exception as error:
+        raise ConfigError(_unreadable(source, "tokenizer", error)) from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_policy(source: str, dtype: torch.dtype = torch.float32, trust_remote_code: bool = False) -> nn.Module:
+    """A causal language model without dropout, on the CPU. Only safetensors are read, never a pickle.
+
+    Dropout would make the log-ratio to the frozen policy non-zero at the first step; the papers' trainers all switch it
+    off, too.
+
+    Raises:
+        ConfigError: the folder or hub id holds no causal language model that can be read.
+    """
+    try:
+        config = AutoConfig.from_pretrained(resolve(source), trust_remote_code=trust_remote_code)
+        for name, value in vars(config).items():
+            if "drop" in name and isinstance(value, float):
+                setattr(config, name, 0.0)
+        model = AutoModelForCausalLM.from_pretrained(
+            resolve(source), config=config, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code
+        )
+    except Exception as error:
+        raise ConfigError(_unreadable(source, "model", error)) from error
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return model
+
+
+def export_policy(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Writes a Hugging Face folder, complete or not at all; an export that is there already is kept.
+
+    It is the same weights whenever it is written, because training from a stored round is deterministic.
+    """
+    if folder.is_dir():
+        return
+    with atomic_folder(folder, kind="export") as temporary:
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+
+
+class LivePolicy:
+    """The policy in training, as `types.PolicyHandle`."""
+
+    def __init__(self, name: str, folder: str, model: nn.Module, tokenizer: Any) -> None:
+        self.name, self.folder, self.model, self.tokenizer = name, folder, model, tokenizer
+
+
+class StoredPolicy:
+    """A policy on disk, as `types.PolicyHandle`; its weights are loaded on first use and dropped by `close`."""
+
+    def __init__(
+        self,
+        name: str,
+        folder: str,
+        tokenizer: Any,
+        dtype: torch.dtype,
+        device: torch.device,
+        trust_remote_code: bool = False,
+    ) -> None:
+        self.name, self.folder, self.tokenizer = name, folder, tokenizer
+        self._dtype, self._device, self._trust_remote_code = dtype, device, trust_remote_code
+        self._model: nn.Module | None = None
+
+    @property
+    def model(self) -> nn.Module:
+        """The weights, in eval mode."""
+        if self._model is None:
+            self._model = load_policy(self.folder, self._dtype, self._trust_remote_code).to(self._device).eval()
+        return self._model
+
+    def close(self) -> None:
+        """Frees the weights."""
+        self._model = None
+
+
+def _unreadable(source: str, what: str, error: Exception) -> str:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return (
+        f"model.policy: no {what} can be read from {source!r} ({reason}). Give a folder written by save_pretrained "
+        "(config.json, safetensors weights, tokenizer), or a hub id"
+    )

@@ -1,0 +1,127 @@
+"""One run's folder: where things lie, who holds it, and what the run was started with.
+
+runs/quickstart/   config.yaml  run.json  run.lock
+  rounds/round_000/   checkpoints/last.ckpt   exports/round_000/ (the policy AFTER round 0)   eval/round_000/
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from sppo_lightning.errors import RunFolderError
+from sppo_lightning.io.files import read_json, sweep_temporaries, write_json_atomic
+from sppo_lightning.selfplay.store import RoundFolder
+
+MISSING = "(not set)"
+
+
+class RunFolder:
+    """A run's folder, `trainer.default_root_dir`.
+
+    Args:
+        path: the folder; made by `lock`.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._lock = FileLock(self.path / "run.lock", blocking=False)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    # --- where things lie --------------------------------------------------------------------------------------------
+
+    def round(self, index: int) -> RoundFolder:
+        """The data of round `index`."""
+        return RoundFolder(self.path / "rounds" / f"round_{index:03d}")
+
+    def export(self, index: int) -> Path:
+        """The Hugging Face folder of the policy after round `index`."""
+        return self.path / "exports" / policy_name(index + 1)
+
+    def evaluation(self, policy: str) -> Path:
+        """What was measured of a policy: `policy` is its name, "start" or "round_002"."""
+        return self.path / "eval" / policy
+
+    @property
+    def last_checkpoint(self) -> Path:
+        """The training state the run goes on from."""
+        return self.path / "checkpoints" / "last.ckpt"
+
+    def policy_source(self, round_index: int, start: str) -> str:
+        """Where pi_t's weights lie: the start policy for round 0, then the export of the round before."""
+        return start if round_index == 0 else str(self.export(round_index - 1))
+
+    # --- one process at a time ---------------------------------------------------------------------------------------
+
+    def lock(self) -> None:
+        """Takes the folder for this process until it ends, and sweeps what a killed one left half-written.
+
+        The operating system drops the lock with the process, so nothing has to be cleaned up after a kill.
+
+        Raises:
+            RunFolderError: another process has it.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire()
+        except Timeout:
+            raise RunFolderError(
+                f"{self.path}: another process is using this run folder. Wait for it or stop it, or give this run a "
+                "folder of its own: --trainer.default_root_dir runs/NAME"
+            ) from None
+        except OSError as error:
+            raise RunFolderError(f"{self.path}: the run folder cannot be written: {error.strerror}") from error
+        sweep_temporaries(self.path)
+
+    def release(self) -> None:
+        """Lets another process have the folder."""
+        self._lock.release()
+
+    # --- run.json ----------------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What run.json holds: `config`, `mlflow_run_id`, `finished_rounds`; empty for a new run."""
+        path = self.path / "run.json"
+        return read_json(path) if path.is_file() else {}
+
+    def update(self, **entries: Any) -> None:
+        """Adds entries to run.json."""
+        write_json_atomic(self.path / "run.json", self.state | entries, kind="run")
+
+    def refuse_changes(self, config: dict[str, Any], may_change: frozenset[str]) -> None:
+        """Compares this start's settings with those the run began with.
+
+        Args:
+            config: flat settings, dotted key -> value.
+            may_change: keys, or beginnings of keys, that do not decide what the run computes.
+
+        Raises:
+            RunFolderError: another setting differs; names it with both values.
+        """
+        began_with = self.state.get("config")
+        if began_with is None:
+            return
+        changed = sorted(
+            key
+            for key in began_with.keys() | config.keys()
+            if began_with.get(key, MISSING) != config.get(key, MISSING)
+            and not any(key == name or key.startswith(f"{name}.") for name in may_change)
+        )
+        if changed:
+            lines = [f"  {key}: was {began_with.get(key, MISSING)}, now {config.get(key, MISSING)}" for key in changed]
+            raise RunFolderError(
+                f"{changed[0]} was changed, but {self.path} was started with another value.\n"
+                + "\n".join(lines)
+                + "\nGive the old values to go on, or start a new run: --trainer.default_root_dir runs/NAME (with "
+                f"--from {self.path}@round_001 it shares this run's round 1)"
+            )
+
+
+def policy_name(round_index: int) -> str:
+    """The name of pi_t, the policy that plays round `round_index`: "start", then "round_000", "round_001", ..."""
+    return "start" if round_index == 0 else f"round_{round_index - 1:03d}"
