@@ -67,6 +67,8 @@ def _conversation(fields: dict[str, Any], where: str) -> tuple[Message, ...]:
         value = fields.pop("prompt")
         if isinstance(value, str):
             return (_turn("user", value, f"{where}, field 'prompt'"),)
+        if not isinstance(value, list):
+            raise DataError(f"{where}, field 'prompt': must be a string or a list of messages, not {_show(value)}")
         return _messages(value, f"{where}, field 'prompt'")
     if "messages" in fields:
         return _messages(fields.pop("messages"), f"{where}, field 'messages'", drop_answer=True)
@@ -87,8 +89,8 @@ def _messages(value: Any, where: str, drop_answer: bool = False) -> tuple[Messag
     if not isinstance(value, list):
         raise DataError(f"{where}: must be a list of messages, not {_show(value)}")
     turns = []
-    for number, message in enumerate(value):
-        place = f"{where}, message {number}"
+    for index, message in enumerate(value):
+        place = f"{where}, message index {index}"
         if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
             raise DataError(f"{place}: must be an object with 'role' and 'content', not {_show(message)}")
         if message["role"] not in _ROLES:

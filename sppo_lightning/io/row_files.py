@@ -93,9 +93,10 @@ def _parse_json(text: str, where: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
-        place = f"line {error.lineno} column {error.colno}" if "\n" in text else f"column {error.colno}"
-        hint = "; is it JSON Lines (then name it .jsonl)?" if error.msg == "Extra data" else ""
-        raise DataError(f"{where}: is not JSON: {error.msg} at {place}{hint}") from error
+        whole_file = "\n" in text
+        place = f"line {error.lineno} column {error.colno}" if whole_file else f"column {error.colno}"
+        hint = "; is it JSON Lines (then name it .jsonl)?" if whole_file and error.msg == "Extra data" else ""
+        raise DataError(f"{where}: is not JSON: {error.msg} ({place}){hint}") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: is not JSON that can be read: {error}") from error
 
