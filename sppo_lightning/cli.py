@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 import yaml
 from jsonargparse import ArgumentError
 from lightning.pytorch import Trainer
@@ -225,6 +226,7 @@ def main(verb: str, argv: list[str]) -> int:
     if "--help" in argv or "-h" in argv:
         print(FIT_KEYS)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    transformers.utils.logging.disable_progress_bar()  # our own bars say what is going on
     try:
         SelfPlayCLI(
             PolicyModule,

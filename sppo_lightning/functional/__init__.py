@@ -1,0 +1,1 @@
+"""Pure maths: log-probabilities, games, intervals, seeds."""

@@ -44,9 +44,10 @@ def bradley_terry_scores(probs_NN: Array, log_weights_N: Array) -> Array:
         # Minus the residual's Jacobian. Adding the weights to every row fixes the free constant: sum_i w_i s_i = 0.
         jacobian = identity * curvature.sum(axis=-1, keepdims=True) - curvature + weights[..., None, :]
         step = np.linalg.solve(jacobian, residual[..., None])[..., 0]
-        # The logistic loss changes its curvature by at most e^d over a distance d of score differences, so a step
-        # shortened like this always descends.
-        scores = scores + step / (1 + np.ptp(step, axis=-1, keepdims=True))
+        # Where score differences move by d, the logistic loss's curvature changes by at most e^d. A step shortened to
+        # log(1 + d) / d therefore always descends, and full steps remain near the optimum.
+        distance = np.maximum(np.ptp(step, axis=-1, keepdims=True), 1e-300)
+        scores = scores + step * np.log1p(distance) / distance
     raise ConfigError(
         "the Bradley-Terry fit has no finite optimum: some responses (almost) always beat all the others; set "
         "label_smoothing, for instance to 0.01"

@@ -25,15 +25,12 @@ class PaddedRows:
 
     Attributes:
         input_ids_RT: int64, prompt then response then padding.
-        attention_mask_RT: int64, 1 on prompt and response. Made from lengths, never by comparing with the padding id,
-            which a response may contain.
         positions_N: int64, index into the flattened [R * T] rectangle of the position that predicts each response
             token, which is the position before it.
         targets_N: int64, the response tokens, row after row.
     """
 
     input_ids_RT: Tensor
-    attention_mask_RT: Tensor
     positions_N: Tensor
     targets_N: Tensor
 
@@ -87,21 +84,18 @@ class TokenRows:
         """Lays the rows out as a right-padded rectangle on the CPU.
 
         Args:
-            pad_id: what stands in the padding; any id of the vocabulary will do, it is never attended to.
+            pad_id: what stands in the padding: any id of the vocabulary, also one that responses contain.
         """
         T = max(self.lengths)
         input_ids_RT = torch.full((len(self), T), pad_id, dtype=torch.long)
-        attention_mask_RT = torch.zeros((len(self), T), dtype=torch.long)
         positions: list[Tensor] = []
         for row, (prompt, response) in enumerate(zip(self.prompt_ids, self.response_ids, strict=True)):
             tokens = torch.tensor([*prompt, *response], dtype=torch.long)
             input_ids_RT[row, : len(tokens)] = tokens
-            attention_mask_RT[row, : len(tokens)] = 1
             first = row * T + len(prompt) - 1
             positions.append(torch.arange(first, first + len(response)))
         return PaddedRows(
             input_ids_RT=input_ids_RT,
-            attention_mask_RT=attention_mask_RT,
             positions_N=torch.cat(positions),
             targets_N=torch.tensor([token for response in self.response_ids for token in response], dtype=torch.long),
         )
@@ -113,8 +107,11 @@ def response_logps(model: nn.Module, batch: TokenRows) -> Tensor:
     The model's own forward runs, so whatever it does after its head (Gemma's soft-capping, Cohere's and Granite's
     scaling) is in the result, and wrappers around the model see an ordinary call. A hook on the head keeps prompt and
     padding positions out of it, which is where most of the memory would go; a model that computes logits without
-    calling its output embeddings is right too, only slower. Right padding needs no position ids of its own: under
-    causal attention the default 0, 1, 2, ... are the positions of the unpadded row.
+    calling its output embeddings is right too, only slower.
+
+    Right padding needs neither position ids nor an attention mask: the default positions 0, 1, 2, ... are those of the
+    unpadded row, and under causal attention no token sees the padding behind it. Without a mask the model may take its
+    fastest causal kernel.
 
     Do not call it on a model that `torch.compile` compiled as a whole: compiled code may ignore the hook's removal.
 
@@ -128,9 +125,7 @@ def response_logps(model: nn.Module, batch: TokenRows) -> Tensor:
     device = next(model.parameters()).device
     padded = batch.to_padded(pad_id=0).to(device)
     with _head_at(model, padded.positions_N, padded.input_ids_RT.shape):
-        logits = model(
-            input_ids=padded.input_ids_RT, attention_mask=padded.attention_mask_RT, use_cache=False
-        ).logits.flatten(0, 1)
+        logits = model(input_ids=padded.input_ids_RT, use_cache=False).logits.flatten(0, 1)
     # Every row has a prompt position that predicts nothing we want, so R * T > N: the two cases cannot be confused.
     logits_NV = logits if len(logits) == len(padded.targets_N) else logits.index_select(0, padded.positions_N)
     logps_N = torch.cat(

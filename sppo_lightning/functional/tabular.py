@@ -43,8 +43,9 @@ class TabularMethod(ABC):
         """
 
     def __repr__(self) -> str:
-        settings = ", ".join(f"{key}={value}" for key, value in vars(self).items() if value is not None)
-        return f"{type(self).__name__}({settings})"
+        # What is off, such as label_smoothing=0.0, would only lengthen every table and legend.
+        given = [f"{key}={value}" for key, value in vars(self).items() if value not in (None, False)]
+        return f"{type(self).__name__}({', '.join(given)})"
 
 
 def play(method: TabularMethod, probs_NN: Array, start_N: Array, reference_N: Array, num_steps: int) -> Array:

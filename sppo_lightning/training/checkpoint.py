@@ -73,4 +73,4 @@ class RoundCheckpoint(Checkpoint):
         self._save(trainer)
 
     def _save(self, trainer: Trainer) -> None:
-        trainer.save_checkpoint(RunFolder(trainer.default_root_dir).last_checkpoint)
+        trainer.save_checkpoint(RunFolder(trainer.default_root_dir).last_checkpoint, weights_only=False)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import lightning.pytorch as pl
 import torch
 from jsonargparse import lazy_instance
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import get_scheduler
 
 from sppo_lightning.errors import ConfigError
 from sppo_lightning.functional.logps import response_logps
+from sppo_lightning.io.crash_points import crash_point
 from sppo_lightning.objectives import SPPO
 from sppo_lightning.objectives.base import Objective
 from sppo_lightning.selfplay.dataset import GlobalBatch
@@ -22,6 +25,9 @@ from sppo_lightning.training.policy import LivePolicy, export_policy, load_polic
 from sppo_lightning.training.run_folder import RunFolder, policy_name
 from sppo_lightning.training.schedules import PlayThenTrain, Position, Schedule
 from sppo_lightning.training.step_metrics import StepMetrics
+
+if TYPE_CHECKING:
+    from sppo_lightning.training.data import SelfPlayDataModule
 
 OptimizerFactory = Callable[[Iterable], Optimizer]
 
@@ -118,14 +124,18 @@ class PolicyModule(pl.LightningModule):
         )
 
     @property
+    def _data(self) -> SelfPlayDataModule:
+        return self.trainer.datamodule  # type: ignore[attr-defined]
+
+    @property
     def position(self) -> Position:
         """Where the run stands."""
-        return self.trainer.datamodule.position(self.trainer.current_epoch)
+        return self._data.position(self.trainer.current_epoch)
 
     def configure_model(self) -> None:
         """Loads the start policy, or the policy a fork begins with."""
         if self.policy is None:
-            self.rounds_finished = self.trainer.datamodule.first_round
+            self.rounds_finished = self._data.first_round
             source = self.run_folder.policy_source(self.rounds_finished, self.policy_source)
             self.policy = load_policy(source, self.policy_dtype, self.trust_remote_code)
 
@@ -135,10 +145,10 @@ class PolicyModule(pl.LightningModule):
 
     # --- optimiser and schedule --------------------------------------------------------------------------------------
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Lightning calls this once; `on_train_epoch_start` has it called again for each round."""
         optimizer = self._make_optimizer(self.parameters())
-        epochs = self._lr_schedule_epochs or self.trainer.datamodule.epochs_per_round
+        epochs = self._lr_schedule_epochs or self._data.epochs_per_round
         horizon = self._steps_per_epoch * epochs
         scheduler = get_scheduler(
             self._lr_schedule,
@@ -146,7 +156,7 @@ class PolicyModule(pl.LightningModule):
             num_warmup_steps=round(self._warmup_ratio * horizon),
             num_training_steps=horizon,
         )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler}}
 
     def on_train_epoch_start(self) -> None:
         """A round's first epoch starts with a fresh optimiser and learning-rate schedule.
@@ -174,7 +184,9 @@ class PolicyModule(pl.LightningModule):
         """
         assert self.policy is not None
         step = self.trainer.global_step
-        optimizer = self.optimizers()
+        optimizer, scheduler = self.optimizers(), self.lr_schedulers()
+        assert isinstance(optimizer, LightningOptimizer)
+        assert isinstance(scheduler, torch.optim.lr_scheduler.LRScheduler)
         optimizer.zero_grad()
         total_weight = torch.zeros((), device=self.device)
         for pack in batch.packs:
@@ -186,15 +198,18 @@ class PolicyModule(pl.LightningModule):
             self._metrics.update(inputs, outputs)
         grad_norm = self._normalise_and_clip(total_weight)
         learning_rate = optimizer.param_groups[0]["lr"]
+        crash_point("before_optimizer_step")
         optimizer.step()
-        self.lr_schedulers().step()
+        crash_point("after_optimizer_step")
+        scheduler.step()
         # Logged here rather than by self.log, which sends only after the checkpoint of this step is written: a kill in
         # between would lose the line for good.
-        if step % self.trainer.log_every_n_steps == 0:
+        if step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             metrics = self._metrics.compute()
             metrics |= {"train/grad_norm": float(grad_norm), "train/learning_rate": learning_rate}
             for logger in self.loggers:
                 logger.log_metrics(metrics, step=step)
+        crash_point("after_step_metrics")
 
     def _normalise_and_clip(self, total_weight: Tensor) -> Tensor:
         """Turns gradient sums into the mean over the global batch; returns its 2-norm before clipping."""
@@ -220,8 +235,9 @@ class PolicyModule(pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Stops after the round where that was asked for; the checkpoint is written after this."""
-        if self.trainer.datamodule.stop_after == "round" and self.position.last_epoch:
+        if self._data.stop_after == "round" and self.position.last_epoch:
             self.trainer.should_stop = True
+        crash_point("before_epoch_checkpoint")
 
     # --- what a resume needs beyond weights and optimiser ------------------------------------------------------------
 
