@@ -36,7 +36,7 @@ class PaddedRows:
 
     def to(self, device: torch.device) -> PaddedRows:
         """The same rows on another device."""
-        return PaddedRows(**{name: tensor.to(device, non_blocking=True) for name, tensor in vars(self).items()})
+        return PaddedRows(**{name: tensor.to(device) for name, tensor in vars(self).items()})
 
 
 @dataclass(frozen=True, kw_only=True)
