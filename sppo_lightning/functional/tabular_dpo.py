@@ -21,8 +21,7 @@ class _DPO(TabularMethod):
 
         Args:
             beta: inverse temperature of the implied reward, in 1 / nats; smaller is a larger step.
-            label_smoothing: share of the labels that the loss takes to be wrong, in [0, 1/2). Preferences of exactly 0
-                or 1 have no finite optimum without it.
+            label_smoothing: share of the labels that the loss takes to be wrong, in [0, 1/2).
         """
         self.beta = check_positive("beta", beta)
         if not 0 <= label_smoothing < 0.5:
