@@ -69,9 +69,10 @@ def _conversation(fields: dict[str, Any], where: str) -> tuple[Message, ...]:
             return (_turn("user", value, f"{where}, field 'prompt'"),)
         if not isinstance(value, list):
             raise DataError(f"{where}, field 'prompt': must be a string or a list of messages, not {_show(value)}")
-        return _messages(value, f"{where}, field 'prompt'")
+        return read_messages(value, f"{where}, field 'prompt'")
     if "messages" in fields:
-        return _messages(fields.pop("messages"), f"{where}, field 'messages'", drop_answer=True)
+        value = fields.pop("messages")
+        return read_messages(value[:-1] if ends_with_answer(value) else value, f"{where}, field 'messages'")
     if "instruction" in fields:
         turn = _turn("user", fields.pop("instruction"), f"{where}, field 'instruction'")
         context = fields.pop("input", "")
@@ -85,7 +86,26 @@ def _conversation(fields: dict[str, Any], where: str) -> tuple[Message, ...]:
     )
 
 
-def _messages(value: Any, where: str, drop_answer: bool = False) -> tuple[Message, ...]:
+def ends_with_answer(value: Any) -> bool:
+    """Whether this is a list of messages whose last turn is the assistant's."""
+    return (
+        isinstance(value, list) and bool(value) and isinstance(value[-1], dict) and value[-1].get("role") == _ROLES[2]
+    )
+
+
+def read_messages(value: Any, where: str) -> tuple[Message, ...]:
+    """Checks a conversation that waits for an answer.
+
+    Args:
+        value: a list of objects with `role` and `content`, in turn and the last one the user's.
+        where: names the list in errors.
+
+    Returns:
+        The messages, role and content only.
+
+    Raises:
+        DataError: anything else; names the message.
+    """
     if not isinstance(value, list):
         raise DataError(f"{where}: must be a list of messages, not {_show(value)}")
     turns = []
@@ -96,8 +116,6 @@ def _messages(value: Any, where: str, drop_answer: bool = False) -> tuple[Messag
         if message["role"] not in _ROLES:
             raise DataError(f"{place}: the role must be one of {', '.join(_ROLES)}, not {_show(message['role'])}")
         turns.append(_turn(message["role"], message["content"], place))
-    if drop_answer and turns and turns[-1]["role"] == "assistant":
-        turns.pop()
     roles = [turn["role"] for turn in turns]
     talk = roles[1:] if roles[:1] == ["system"] else roles
     if not talk or talk != ["user" if i % 2 == 0 else "assistant" for i in range(len(talk))] or talk[-1] != "user":

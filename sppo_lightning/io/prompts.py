@@ -1,35 +1,29 @@
-"""Where prompts come from: files, folders, the package, the Hugging Face hub, or Python."""
+"""Prompts, checked one by one, with ids that last."""
 
 from __future__ import annotations
 
-import difflib
-import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from sppo_lightning.errors import DataError
-from sppo_lightning.io.assets import resolve
 from sppo_lightning.io.prompt_rows import read_row
-from sppo_lightning.io.row_files import READERS, read_rows
+from sppo_lightning.io.sources import source_rows
 from sppo_lightning.types import Prompt
-
-_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 
 
 def read_prompts(source: str | Path | Sequence[Any]) -> list[Prompt]:
     """Reads prompts and checks every one of them.
 
-    `io.prompt_rows.read_row` says what a row may look like, `io.row_files.read_rows` which files are read. A prompt
-    without an id gets one from its content, so that it keeps it when rows around it come and go. Of several such
-    prompts with the same messages the first is kept, and a warning says how many were dropped: they would otherwise
-    count double, and stand in the training and the held-out prompts at once.
+    `io.prompt_rows.read_row` says what a row may look like. A prompt without an id gets one from its content, so that
+    it keeps it when rows around it come and go. Of several such prompts with the same messages the first is kept, and a
+    warning says how many were dropped: they would otherwise count double, and stand in the training and the held-out
+    prompts at once.
 
     Args:
-        source: a .jsonl, .json, .txt, .csv or .parquet file; a folder of them, read in the order of their names (other
-            files and subfolders in it are left alone); `package:quickstart/prompts.jsonl`; the id of a dataset on the
-            hub, `owner/name`, whose "train" split is read, only if there is no such path; or the rows themselves.
+        source: a file, a folder, `package:quickstart/prompts.jsonl`, the id of a dataset on the hub, or the rows
+            themselves; see `io.sources.source_rows`.
 
     Returns:
         The prompts in the order of their rows; at least one.
@@ -40,7 +34,7 @@ def read_prompts(source: str | Path | Sequence[Any]) -> list[Prompt]:
     prompts: dict[str, Prompt] = {}
     places: dict[str, str] = {}
     dropped = []
-    for where, row in _rows(source):
+    for where, row in source_rows(source):
         prompt, has_given_id = read_row(row, where)
         seen = places.get(prompt.prompt_id)
         if seen is None:
@@ -60,87 +54,3 @@ def read_prompts(source: str | Path | Sequence[Any]) -> list[Prompt]:
             stacklevel=2,
         )
     return list(prompts.values())
-
-
-def _rows(source: str | Path | Sequence[Any]) -> Iterator[tuple[str, Any]]:
-    if not isinstance(source, str | Path):
-        return _numbered(source)
-    path = _path_of(source)
-    if path is None:
-        return _hub_rows(str(source))
-    return _file_rows(path)
-
-
-def _numbered(rows: Sequence[Any]) -> Iterator[tuple[str, Any]]:
-    if len(rows) == 0:
-        raise DataError("the list of prompts is empty")
-    for index, row in enumerate(rows):
-        yield f"prompt index {index}", row
-
-
-def _path_of(source: str | Path) -> Path | None:
-    """The file or folder, or None if `source` can only be the name of a dataset on the hub."""
-    name = resolve(str(source))
-    if not name.strip():
-        raise DataError("data.prompts is empty; give a file, a folder or the id of a dataset")
-    path = Path(name)
-    try:
-        if path.is_file() or path.is_dir():
-            return path
-        exists = path.exists()
-    except (OSError, ValueError) as error:
-        raise DataError(f"{name!r}: is not a path that can be read: {error}") from error
-    if exists or "\0" in name:
-        raise DataError(f"{name!r}: is neither a file nor a folder")
-    if isinstance(source, str) and _HUB_ID.fullmatch(name) and path.suffix.lower() not in READERS:
-        return None
-    raise DataError(f"{name}: there is no such file or folder{_near(path)}")
-
-
-def _near(path: Path) -> str:
-    if not path.parent.is_dir():
-        return f"; the folder {path.parent} does not exist either"
-    close = difflib.get_close_matches(path.name, [entry.name for entry in _entries(path.parent)], n=3)
-    return f"; did you mean {' or '.join(str(path.with_name(name)) for name in close)}?" if close else ""
-
-
-def _entries(folder: Path) -> list[Path]:
-    try:
-        return sorted(folder.iterdir())
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be listed: {error.strerror}") from error
-
-
-def _file_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    files = [path]
-    if path.is_dir():
-        files = [entry for entry in _entries(path) if entry.suffix.lower() in READERS and entry.is_file()]
-        if not files:
-            raise DataError(f"{path}: the folder holds no file of prompts ({', '.join(READERS)})")
-    for file in files:
-        rows = read_rows(file)
-        first = next(rows, None)
-        if first is None:
-            raise DataError(f"{file}: holds no prompts; fill it or remove it")
-        yield first
-        yield from rows
-
-
-def _hub_rows(name: str) -> Iterator[tuple[str, Any]]:
-    try:
-        import datasets
-    except ImportError as error:
-        raise DataError(
-            f"{name}: there is no such file or folder{_near(Path(name))}. If it is a dataset on the Hugging Face hub, "
-            'reading it needs one more package: pip install "sppo-lightning[hub]"'
-        ) from error
-    try:
-        rows = datasets.load_dataset(name, split="train")
-    except Exception as error:  # the hub, the network and the dataset's own files fail in many ways
-        raise DataError(
-            f"{name}: there is no such file or folder, and no dataset of this name could be read from the hub: {error}"
-        ) from error
-    if len(rows) == 0:
-        raise DataError(f"{name}: the split 'train' holds no prompts")
-    for index, row in enumerate(rows):
-        yield f"{name}, split train, row index {index}", row

@@ -51,7 +51,7 @@ def test_two_files_for_one_number_are_both_named(tmp_path):
 
 
 @given(st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_every_changed_byte_and_every_cut_is_found(tmp_path_factory, data):
     path = write_chunk(tmp_path_factory.mktemp("chunk"), 0, ROWS)
     whole = path.read_bytes()

@@ -94,9 +94,7 @@ def test_an_id_made_from_the_content_does_not_depend_on_place_file_or_metadata(t
 
 
 def test_repeated_prompts_without_ids_are_dropped_and_counted():
-    with pytest.warns(
-        UserWarning, match="2 prompts without an id .* the first is prompt index 2, a copy of prompt index 0"
-    ):
+    with pytest.warns(UserWarning, match="2 prompts without an id .* the first is row index 2, a copy of row index 0"):
         prompts = read_prompts(["a", "b", "a", {"prompt": "a", "n": 1}])
     assert user_texts(prompts) == ["a", "b"]
 
@@ -319,7 +317,7 @@ def test_a_damaged_file_is_prompts_or_a_data_error(folder, suffix):
 
 
 @given(st.lists(TURNS, min_size=1, max_size=6), st.sampled_from([".jsonl", ".json", ".parquet"]))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_what_is_written_is_read(folder, conversations, suffix):
     rows = [
         {

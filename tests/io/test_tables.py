@@ -32,7 +32,7 @@ SCHEMA = pa.schema(
 
 
 @given(ROWS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_what_is_written_is_read(tmp_path_factory, rows):
     path = tmp_path_factory.mktemp("table") / "t.parquet"
     sha256 = write_table(path, rows, SCHEMA)
@@ -40,7 +40,7 @@ def test_what_is_written_is_read(tmp_path_factory, rows):
 
 
 @given(ROWS, st.integers(0, 8))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_bytes_depend_on_the_data_alone(rows, cut):
     table = pa.Table.from_pylist(rows, schema=SCHEMA)
     glued = pa.concat_tables([table.slice(0, cut), table.slice(cut)])
