@@ -32,11 +32,6 @@ class PromptGroup:
     frozen_logps: Mapping[str, Sequence[float]]
     log_z: float | None
 
-    @property
-    def num_tokens(self) -> int:
-        """Tokens of the group's rows, the prompt counted with each."""
-        return sum(len(self.prompt_ids) + len(ids) for ids in self.response_ids)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Pack:
@@ -185,14 +180,25 @@ class RoundDataset:
         return [order[start : start + global_batch_prompts] for start in range(0, len(order), global_batch_prompts)]
 
     def batch(self, indices: Sequence[int], *, rank: int, world_size: int, max_pack_tokens: int) -> GlobalBatch:
-        """One rank's share of a global step, in packs of at most `max_pack_tokens` tokens, at least a prompt each."""
+        """One rank's share of a global step, as packs of whole prompts.
+
+        Args:
+            indices: the step's prompts, from `step_plan`.
+            rank: this process.
+            world_size: number of processes.
+            max_pack_tokens: bound on a pack's rows times its longest row; a prompt that exceeds it alone is a pack.
+        """
+        groups = sorted((self.groups[index] for index in list(indices)[rank::world_size]), key=_longest_row)
         packs: list[list[PromptGroup]] = []
-        size = 0
-        for index in list(indices)[rank::world_size]:
-            group = self.groups[index]
-            if not packs or size + group.num_tokens > max_pack_tokens:
+        num_rows = 0
+        for group in groups:  # shortest first, so that the newest is a pack's longest and little is padded
+            num_rows += len(group.response_ids)
+            if not packs or num_rows * _longest_row(group) > max_pack_tokens:
                 packs.append([])
-                size = 0
+                num_rows = len(group.response_ids)
             packs[-1].append(group)
-            size += group.num_tokens
         return GlobalBatch(packs=[make_pack(pack) for pack in packs], num_prompts=len(indices))
+
+
+def _longest_row(group: PromptGroup) -> int:
+    return len(group.prompt_ids) + max(map(len, group.response_ids))
