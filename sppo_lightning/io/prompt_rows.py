@@ -16,13 +16,7 @@ from sppo_lightning.types import Message, Prompt
 
 _ROLES = ("system", "user", "assistant")
 _MAX_DEPTH = 64
-_WRITTEN_AS_TEXT = (
-    datetime.date,
-    datetime.time,
-    datetime.timedelta,
-    decimal.Decimal,
-    uuid.UUID,
-)
+_WRITTEN_AS_TEXT = (datetime.date, datetime.time, datetime.timedelta, decimal.Decimal, uuid.UUID)
 
 
 def read_row(row: Any, where: str) -> tuple[Prompt, bool]:
@@ -69,10 +63,10 @@ def _conversation(fields: dict[str, Any], where: str) -> tuple[Message, ...]:
             return (_turn("user", value, f"{where}, field 'prompt'"),)
         if not isinstance(value, list):
             raise DataError(f"{where}, field 'prompt': must be a string or a list of messages, not {_show(value)}")
-        return read_messages(value, f"{where}, field 'prompt'")
+        return _messages(value, f"{where}, field 'prompt'")
     if "messages" in fields:
         value = fields.pop("messages")
-        return read_messages(value[:-1] if ends_with_answer(value) else value, f"{where}, field 'messages'")
+        return _messages(value[:-1] if ends_with_answer(value) else value, f"{where}, field 'messages'")
     if "instruction" in fields:
         turn = _turn("user", fields.pop("instruction"), f"{where}, field 'instruction'")
         context = fields.pop("input", "")
@@ -89,23 +83,11 @@ def _conversation(fields: dict[str, Any], where: str) -> tuple[Message, ...]:
 def ends_with_answer(value: Any) -> bool:
     """Whether this is a list of messages whose last turn is the assistant's."""
     return (
-        isinstance(value, list) and bool(value) and isinstance(value[-1], dict) and value[-1].get("role") == _ROLES[2]
+        isinstance(value, list) and bool(value) and isinstance(value[-1], dict) and value[-1].get("role") == "assistant"
     )
 
 
-def read_messages(value: Any, where: str) -> tuple[Message, ...]:
-    """Checks a conversation that waits for an answer.
-
-    Args:
-        value: a list of objects with `role` and `content`, in turn and the last one the user's.
-        where: names the list in errors.
-
-    Returns:
-        The messages, role and content only.
-
-    Raises:
-        DataError: anything else; names the message.
-    """
+def _messages(value: Any, where: str) -> tuple[Message, ...]:
     if not isinstance(value, list):
         raise DataError(f"{where}: must be a list of messages, not {_show(value)}")
     turns = []

@@ -41,6 +41,7 @@ def write_lines(path, *rows) -> str:
         ({"prompt": [HAIKU]}, [HAIKU]),
         ({"messages": [HAIKU]}, [HAIKU]),
         ({"messages": [HAIKU, {"role": "assistant", "content": "No."}]}, [HAIKU]),
+        ({"messages": [HAIKU, {"role": "assistant", "content": ""}]}, [HAIKU]),
         ({"prompt": None, "messages": [HAIKU]}, [HAIKU]),
         ({"instruction": "Write a haiku."}, [HAIKU]),
         ({"instruction": "Write a haiku.", "input": ""}, [HAIKU]),
