@@ -20,7 +20,8 @@ from sppo_lightning.oracles.base import PreferenceOracle
 from sppo_lightning.selfplay.dataset import RoundDataset
 from sppo_lightning.selfplay.opponents import Opponent, SelfPlay
 from sppo_lightning.selfplay.pairing import BestWorst, Pairing
-from sppo_lightning.selfplay.round import RoundPlayers, RoundSettings, Truncated, play_round
+from sppo_lightning.selfplay.players import RoundPlayers, RoundSettings, Truncated
+from sppo_lightning.selfplay.round import play_round
 from sppo_lightning.training.fork import Fork
 from sppo_lightning.training.loader import StepLoader
 from sppo_lightning.training.policies import ReachablePolicies
