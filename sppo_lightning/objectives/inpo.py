@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 from sppo_lightning.errors import ConfigError
 from sppo_lightning.objectives import checks, parts
 from sppo_lightning.objectives.base import Objective
 from sppo_lightning.types import ObjectiveInputs, ObjectiveOutputs
-
-# Room for the rounding of eta * tau where the two are meant to be each other's inverse.
-_ROUNDING = 1e-9
 
 
 class INPO(Objective):
@@ -31,12 +30,14 @@ class INPO(Objective):
     def __init__(self, eta: float = 1 / 0.0075, tau: float = 0.0025) -> None:
         self.eta = checks.positive("eta", eta)
         anchor = self.eta * checks.non_negative("tau", tau)
-        if anchor > 1 + _ROUNDING:
+        if math.isclose(anchor, 1):  # eta and tau meant as each other's inverse
+            anchor = 1.0
+        if anchor > 1:
             raise ConfigError(
                 f"model.objective.tau: eta * tau is the weight of the anchor and must be at most 1, got {eta:g} * "
                 f"{tau:g} = {anchor:g}; lower one of them"
             )
-        self.anchors = parts.anchor_mix(min(anchor, 1.0), {"previous": 1.0})
+        self.anchors = parts.anchor_mix(anchor, {"previous": 1.0})
         self.needs = tuple(self.anchors)
 
     def __call__(self, inputs: ObjectiveInputs) -> ObjectiveOutputs:

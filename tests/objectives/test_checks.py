@@ -90,7 +90,6 @@ def test_refused(cls, arguments):
 
 
 def test_limits_are_allowed():
-    INPO(eta=1 / 0.0075, tau=0.0075)  # the whole weight on the anchor, in spite of rounding
     INPO(eta=3.0, tau=0.0)
     DPO(label_smoothing=0.0)
     DPO(label_smoothing=0.49)
@@ -100,8 +99,12 @@ def test_limits_are_allowed():
     KTO(undesirable_weight=0.0)
 
 
+@pytest.mark.parametrize("eta", [1 / 0.013, 1 / 0.013 * (1 + 1e-12)])  # times 0.013 just below and just above 1
+def test_inpo_forgives_the_rounding_of_an_inverse(eta):
+    assert INPO(eta=eta, tau=0.013).needs == ("anchor",)
+
+
 def test_policies_of_weight_zero_are_not_needed():
-    assert INPO(eta=1 / 0.0075, tau=0.0075).needs == ("anchor",)
     assert INPO(eta=3.0, tau=0.0).needs == ("previous",)
     assert TDMNPO(anchor_weight=0.0, history_weights=[1.0, 0.0, 1.0]).needs == ("previous", "history/2")
     assert HTMNPO(anchor_weight=0.0, player_weights=[0.0, 1.0]).needs == ("player/2",)

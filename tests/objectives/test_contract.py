@@ -139,6 +139,19 @@ def test_masked_rows_and_pairs_are_as_if_absent(random_inputs, cls):
 
 
 @EVERY
+def test_a_batch_of_masked_rows_teaches_nothing(random_inputs, cls):
+    objective = cls()
+    inputs = random_inputs(objective.needs)
+    nan_R = torch.full_like(inputs.win_rate_R, math.nan)
+    inputs = replace(inputs, weight_R=0 * inputs.weight_R, weight_M=0 * inputs.weight_M, win_rate_R=nan_R)
+    outputs = objective(inputs)
+    assert outputs.loss.isfinite().all()
+    assert gradient(objective, inputs).abs().sum() == 0
+    assert all(values.isfinite().all() for values, _ in outputs.metrics.values())
+    assert all(weights.sum() == 0 for _, weights in outputs.metrics.values())
+
+
+@EVERY
 def test_order_does_not_matter(random_inputs, cls):
     objective = cls()
     inputs = random_inputs(objective.needs)
