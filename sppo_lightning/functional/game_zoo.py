@@ -53,19 +53,23 @@ def from_file(path: str) -> Array:
     if not file.is_file():
         raise DataError(f"{path}: there is no such file; expected an .npz file with an array P [N, N] or [B, N, N]")
     try:
-        with np.load(file, allow_pickle=False) as arrays:
-            if not isinstance(arrays, np.lib.npyio.NpzFile):
-                raise DataError(f"{path}: this is one bare array; save it as np.savez(path, P=array)")
-            if "P" not in arrays:
-                raise DataError(f"{path}: has no array P, only {', '.join(arrays) or 'nothing'}")
-            probs = arrays["P"]
+        names, probs = _read_npz(file)
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        if isinstance(error, DataError):
-            raise
         raise DataError(f"{path}: cannot be read as an .npz file of plain numbers ({error})") from error
+    if probs is None:
+        raise DataError(f"{path}: has no array P, only {', '.join(names) or 'nothing'}; save it as np.savez(path, P=P)")
     if probs.ndim > 3:
         raise DataError(f"{path}: P must be [N, N] or [B, N, N], got shape {list(probs.shape)}")
     return check_game(probs, f"{path}: P")
+
+
+def _read_npz(file: Path) -> tuple[list[str], Array | None]:
+    """The names of all arrays, and P."""
+    loaded = np.load(file, allow_pickle=False)
+    if isinstance(loaded, np.ndarray):
+        return ["one array without a name"], None
+    with loaded:
+        return loaded.files, loaded.get("P")
 
 
 def _count(n: int) -> int:

@@ -192,7 +192,7 @@ def _mix(logps_N: Array, reference_N: Array, weight: float) -> Array:
 
 
 def _anchored(eta: float, tau: float) -> tuple[float, float]:
-    if check_positive("eta", eta) * check_positive("tau", tau) > 1:
+    if check_positive("eta", eta) * check_positive("tau", tau) > 1 + 1e-9:  # where one is the inverse of the other
         raise ConfigError(
             f"eta * tau is the reference's share of the next policy and must be at most 1, got {eta:g} * {tau:g}"
         )
