@@ -1,0 +1,51 @@
+"""How the contract test builds each oracle, and responses to judge. A new oracle needs one line in EXAMPLES."""
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable
+from pathlib import Path
+
+import sppo_lightning.oracles
+from sppo_lightning.oracles import PreferenceOracle, ScoreToPreference, Shuffled, StyleGame, TargetLength
+from sppo_lightning.types import Candidates, Prompt, SamplingConfig
+
+# Class name -> a function of an empty folder that returns an oracle which needs no network and no weights.
+EXAMPLES: dict[str, Callable[[Path], PreferenceOracle]] = {
+    "StyleGame": lambda folder: StyleGame(),
+    "ScoreToPreference": lambda folder: ScoreToPreference(TargetLength(20), scale=0.1),
+    "Shuffled": lambda folder: Shuffled(StyleGame(), seed=3),
+}
+
+# Oracles whose verdict on a response depends, on purpose, on its place among the candidates.
+NOT_EQUIVARIANT = {"Shuffled"}
+
+
+def concrete_oracles() -> list[type[PreferenceOracle]]:
+    for module in pkgutil.walk_packages(sppo_lightning.oracles.__path__, "sppo_lightning.oracles."):
+        importlib.import_module(module.name)
+    pending, found = [PreferenceOracle], set()
+    while pending:
+        for subclass in pending.pop().__subclasses__():
+            pending.append(subclass)
+            if not inspect.isabstract(subclass) and subclass.__module__.startswith("sppo_lightning."):
+                found.add(subclass)
+    return sorted(found, key=lambda oracle: oracle.__name__)
+
+
+def candidates(texts_by_prompt: dict[str, list[str]]) -> Candidates:
+    """Responses by prompt text; their token ids are their UTF-8 bytes."""
+    prompts = [
+        Prompt(prompt_id=f"p{b}", messages=({"role": "user", "content": text},))
+        for b, text in enumerate(texts_by_prompt)
+    ]
+    texts = list(texts_by_prompt.values())
+    return Candidates(
+        prompts=prompts,
+        prompt_token_ids=[list(prompt.text.encode()) for prompt in prompts],
+        token_ids=[[list(text.encode()) for text in row] for row in texts],
+        texts=texts,
+        finish_reasons=[["stop"] * len(row) for row in texts],
+        policy="start",
+        sampling=SamplingConfig(),
+    )
