@@ -53,7 +53,8 @@ class SelfPlayDataModule(pl.LightningDataModule):
         num_opponent_candidates: J, responses sampled from each earlier policy of the opponent. Not set: K.
         epochs_per_round: passes over a round's data.
         global_batch_prompts: prompts in one optimiser step, over all processes (SPPO: 64).
-        prompts_per_round: not set: all prompts each round; a number: that many fresh prompts each round.
+        prompts_per_round: not set: all prompts each round; a number: that many, other ones each round until every
+            prompt has had its turn.
         held_out: prompts kept out of training for evaluation. Not set: a tenth, at least 8. 0: none.
         max_prompt_tokens: a longer prompt is an error before anything starts.
         truncated: responses that hit the token limit. "mask": judged, not trained on; "drop": not counted as opponents
@@ -149,9 +150,9 @@ class SelfPlayDataModule(pl.LightningDataModule):
         return Position(round=inner.round + self.first_round, epoch=inner.epoch, last_epoch=inner.last_epoch)
 
     def round_prompts(self, round_index: int) -> list[Prompt]:
-        """The prompts of a round, in an order of their own."""
-        size = self.prompts_per_round
-        return self._train_prompts if size is None else self._train_prompts[round_index * size :][:size]
+        """The prompts of a round: all, or the next `prompts_per_round`, from the beginning again after the last one."""
+        size, total = self.prompts_per_round or len(self._train_prompts), len(self._train_prompts)
+        return [self._train_prompts[(round_index * size + offset) % total] for offset in range(size)]
 
     @property
     def held_out_token_ids(self) -> list[list[int]]:
@@ -194,12 +195,11 @@ class SelfPlayDataModule(pl.LightningDataModule):
                 "(0: none)"
             )
         self.held_out_prompts, self._train_prompts = prompts[:num_held_out], prompts[num_held_out:]
-        needed = (self.prompts_per_round or 0) * self.num_rounds
-        if needed > len(self._train_prompts):
+        if (self.prompts_per_round or 0) > len(self._train_prompts):
             raise ConfigError(
-                f"data.prompts_per_round: {self.num_rounds} rounds of {self.prompts_per_round} fresh prompts need "
-                f"{needed}, {self.prompts_source} has {len(self._train_prompts)} beside the {num_held_out} held out. "
-                "Set it lower, or leave it out to use all prompts each round"
+                f"data.prompts_per_round: {self.prompts_per_round} is more than the {len(self._train_prompts)} prompts of "
+                f"{self.prompts_source} beside the {num_held_out} held out. Set it lower, or leave it out to use all "
+                "prompts each round"
             )
 
     # --- rounds ------------------------------------------------------------------------------------------------------
