@@ -31,6 +31,8 @@ BATCH_SIZE = 64
 PEAK_LR = 4e-3
 WARMUP_STEPS = 50
 MIN_ON_TEMPLATE = 0.95
+# The longest answer of the templates has 47 tokens with its terminator.
+MAX_ANSWER_TOKENS = 48
 _IGNORE = -100
 
 
@@ -71,25 +73,42 @@ def build(folder: Path, seed: int = 0, num_steps: int = NUM_STEPS) -> float:
     return share
 
 
-@torch.no_grad()
-def on_template_share(
-    model: Any, tokenizer: PreTrainedTokenizerFast, prompts: list[Prompt], num_samples: int = 4
-) -> float:
-    """Returns the share of sampled answers (temperature 1) that are exactly a sentence the templates allow.
+def on_template_share(model: Any, tokenizer: PreTrainedTokenizerFast, prompts: list[Prompt]) -> float:
+    """Returns the share of sampled answers that are exactly a sentence the templates allow.
 
     Args:
         model: the policy, a causal language model.
         tokenizer: its tokenizer.
         prompts: quick-start prompts.
+    """
+    answers = sample_answers(model, tokenizer, prompts, num_samples=4)
+    hits = [answer in all_answers(prompt.text) for prompt, row in zip(prompts, answers, strict=True) for answer in row]
+    return sum(hits) / len(hits)
+
+
+@torch.no_grad()
+def sample_answers(
+    model: Any, tokenizer: PreTrainedTokenizerFast, prompts: list[Prompt], num_samples: int
+) -> list[list[str]]:
+    """Draws answers at temperature 1 from torch's global generator.
+
+    Args:
+        model: the policy, a causal language model.
+        tokenizer: its tokenizer.
+        prompts: B prompts.
         num_samples: answers drawn for each prompt.
+
+    Returns:
+        [B][num_samples] texts.
     """
     encoded = tokenizer.pad(
         {"input_ids": [encode_prompt(tokenizer, prompt) for prompt in prompts]}, return_tensors="pt"
     )
-    output = model.generate(**encoded, do_sample=True, top_k=0, max_new_tokens=64, num_return_sequences=num_samples)
-    answers = tokenizer.batch_decode(output[:, encoded["input_ids"].shape[1] :], skip_special_tokens=True)
-    hits = [answer in all_answers(prompts[index // num_samples].text) for index, answer in enumerate(answers)]
-    return sum(hits) / len(hits)
+    output = model.generate(
+        **encoded, do_sample=True, top_k=0, max_new_tokens=MAX_ANSWER_TOKENS, num_return_sequences=num_samples
+    )
+    texts = tokenizer.batch_decode(output[:, encoded["input_ids"].shape[1] :], skip_special_tokens=True)
+    return [texts[first : first + num_samples] for first in range(0, len(texts), num_samples)]
 
 
 def _config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
