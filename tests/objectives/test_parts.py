@@ -34,3 +34,8 @@ def test_ratio_of_sums_is_exact_across_batches():
 def test_ratio_of_sums_without_a_denominator_weighs_nothing():
     value, weight = parts.ratio_of_sums(torch.ones(3), torch.zeros(3), torch.ones(3))
     assert (value.item(), weight.item()) == (0, 0)
+
+
+def test_ratio_of_sums_carries_no_gradient():
+    values = torch.ones(3, requires_grad=True)
+    assert not any(part.requires_grad for part in parts.ratio_of_sums(values, 2 * values, torch.ones(3)))
