@@ -36,9 +36,10 @@ class HeldOutEvaluation(RoundEndCallback):
         self.oracle = oracle
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Samples the start policy while it is in memory."""
+        """Samples the start policy while it is in memory, which is before the first step."""
         assert isinstance(pl_module, PolicyModule)
-        if self_play_data(trainer).held_out_prompts and pl_module.rounds_finished == 0:
+        before_any_training = pl_module.rounds_finished == 0 and trainer.global_step == 0
+        if self_play_data(trainer).held_out_prompts and before_any_training:
             self._responses(trainer, pl_module, 0, ReachablePolicies(pl_module, 0))
 
     def on_round_end(self, trainer: pl.Trainer, module: PolicyModule, round_index: int) -> None:

@@ -13,39 +13,65 @@ from sppo_lightning.callbacks.round_end import (
     self_play_data,
 )
 
+from sppo_lightning.io.files import read_json, write_json_atomic
 from sppo_lightning.training.module import PolicyModule
+from sppo_lightning.training.run_folder import policy_name
 
 
 class RoundMetrics(RoundEndCallback):
     """Logs `round/*` of the played data (they describe pi_t), `cost/*` summed over the rounds, and `time/*` seconds.
 
-    Times are those of the processes that finished a stage: work that a kill made them repeat is not counted twice.
+    They are written to `eval/round_003/round.json` first, so that what is logged again after a kill is the same.
+    Work that a kill made a process repeat is not counted twice: of playing, the process that finished a stage is timed,
+    and the seconds of training travel in the checkpoint.
     """
 
     def __init__(self) -> None:
         self._train_seconds = 0.0
-        self._epoch_began = 0.0
+        self._counted_until = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Starts the clock; after a resume within an epoch nothing else does."""
+        self._counted_until = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Starts the clock."""
+        """Starts the clock again, behind what came between two epochs."""
         assert isinstance(pl_module, PolicyModule)
         if pl_module.position.first_epoch:
             self._train_seconds = 0.0
-        self._epoch_began = time.perf_counter()
+        self._counted_until = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stops the clock."""
-        self._train_seconds += time.perf_counter() - self._epoch_began
+        """Reads the clock before the round's end is reported."""
+        self._count()
         super().on_train_epoch_end(trainer, pl_module)
+
+    def state_dict(self) -> dict[str, float]:
+        """The seconds of training that the checkpoint holds the result of."""
+        self._count()
+        return {"train_seconds": self._train_seconds}
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        """Goes on counting from there."""
+        self._train_seconds = state_dict["train_seconds"]
+
+    def _count(self) -> None:
+        now = time.perf_counter()
+        self._train_seconds += now - self._counted_until
+        self._counted_until = now
 
     def on_round_end(self, trainer: pl.Trainer, module: PolicyModule, round_index: int) -> None:
         """See the class."""
-        manifests = rounds_so_far(self_play_data(trainer), module, round_index)
-        metrics = dict(manifests[-1]["metrics"])
-        for name in metrics:
-            if name.startswith("cost/"):
-                metrics[name] = sum(manifest["metrics"][name] for manifest in manifests)
-        log_metrics(trainer, metrics | {"time/train": self._train_seconds}, step=round_index)
+        path = module.run_folder.evaluation(policy_name(round_index + 1)) / "round.json"
+        if trainer.is_global_zero and not path.is_file():
+            manifests = rounds_so_far(self_play_data(trainer), module, round_index)
+            metrics = dict(manifests[-1]["metrics"]) | {"time/train": self._train_seconds}
+            for name in metrics:
+                if name.startswith("cost/"):
+                    metrics[name] = sum(manifest["metrics"][name] for manifest in manifests)
+            write_json_atomic(path, metrics, kind="round_metrics")
+        trainer.strategy.barrier()
+        log_metrics(trainer, read_json(path), step=round_index)
         for logger in run_loggers(trainer):
             folder = module.run_folder.round(round_index)
             logger.log_artifact_once(folder.path / "manifest.json", f"rounds/{folder.path.name}")

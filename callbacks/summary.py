@@ -71,8 +71,10 @@ def _short(text: str) -> str:
 
 def _line(module: PolicyModule, index: int) -> str:
     played = module.run_folder.round(index).manifest["metrics"]
-    path = module.run_folder.evaluation(policy_name(index + 1)) / "metrics.json"
-    measured = read_json(path) if path.is_file() else {}
+    measured: dict[str, float] = {}
+    for name in ("round.json", "metrics.json"):
+        path = module.run_folder.evaluation(policy_name(index + 1)) / name
+        measured |= read_json(path) if path.is_file() else {}
     seconds = sum(value for name, value in (played | measured).items() if name.startswith("time/"))
 
     def win_rate(opponent: str) -> str:

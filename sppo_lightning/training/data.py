@@ -22,6 +22,7 @@ from sppo_lightning.selfplay.opponents import Opponent, SelfPlay
 from sppo_lightning.selfplay.pairing import BestWorst, Pairing
 from sppo_lightning.selfplay.players import RoundPlayers, RoundSettings, Truncated
 from sppo_lightning.selfplay.round import play_round
+from sppo_lightning.selfplay.store import MANIFEST
 from sppo_lightning.training.fork import Fork
 from sppo_lightning.training.loader import StepLoader
 from sppo_lightning.training.policies import ReachablePolicies
@@ -167,7 +168,7 @@ class SelfPlayDataModule(pl.LightningDataModule):
         run = self.module.run_folder
         content = [[prompt.prompt_id, list(prompt.messages)] for prompt in self._train_prompts + self.held_out_prompts]
         digest = hashlib.sha256(json.dumps(content).encode(errors="surrogatepass")).hexdigest()
-        if run.state.get("prompts_sha256", digest) != digest:
+        if run.has_begun and run.state.get("prompts_sha256", digest) != digest:
             raise RunFolderError(
                 f"data.prompts: {self.prompts_source} does not hold what it held when {run} was started. Restore it, "
                 "or start a new run: --trainer.default_root_dir runs/NAME"
@@ -197,8 +198,8 @@ class SelfPlayDataModule(pl.LightningDataModule):
         self.held_out_prompts, self._train_prompts = prompts[:num_held_out], prompts[num_held_out:]
         if (self.prompts_per_round or 0) > len(self._train_prompts):
             raise ConfigError(
-                f"data.prompts_per_round: {self.prompts_per_round} is more than the {len(self._train_prompts)} prompts of "
-                f"{self.prompts_source} beside the {num_held_out} held out. Set it lower, or leave it out to use all "
+                f"data.prompts_per_round: {self.prompts_per_round} is more than the {len(self._train_prompts)} prompts "
+                f"of {self.prompts_source} beside the {num_held_out} held out. Set it lower, or leave it out to use all "
                 "prompts each round"
             )
 
@@ -228,9 +229,9 @@ class SelfPlayDataModule(pl.LightningDataModule):
         if not world.broadcast(folder.is_committed):
             if self.module.round_in_training == index:
                 raise RunFolderError(
-                    f"{folder} is not complete, but the checkpoint was made while training on it. It cannot be played "
-                    "again: the policy that played it has moved on. Restore the folder from a backup, or delete "
-                    f"{self.module.run_folder.last_checkpoint} to train from the first round again"
+                    f"{folder.path / MANIFEST} is missing, but the checkpoint was made while training on this round. "
+                    "It cannot be played again: the policy that played it has moved on. Restore the folder from a "
+                    f"backup, or delete {self.module.run_folder.last_checkpoint} to train from the first round again"
                 )
             self._play(index, began_at)
             if self.stop_after == "play":
@@ -262,20 +263,19 @@ class SelfPlayDataModule(pl.LightningDataModule):
     def _play(self, index: int, global_step: int) -> None:
         module = self.module
         folder = module.run_folder.round(index)
-        if folder.has_table("prompts"):  # begun before a kill, or shared with another run
-            prompts, token_ids = carriers.prompts_from(folder.read_table("prompts"))
+        if folder.exists:  # begun before a kill, or shared with another run
+            prompts, token_ids = carriers.prompts_from(folder.read_prompts())
+            settings = RoundSettings(**folder.settings)
         else:
             prompts = self.round_prompts(index)
             token_ids = [self._prompt_token_ids[prompt.prompt_id] for prompt in prompts]
-        settings = RoundSettings(
-            seed=self.seed,
-            num_candidates=self.num_candidates,
-            num_opponent_candidates=self.num_opponent_candidates,
-            chunk_prompts=self.chunk_prompts,
-            num_chunks=-(-len(prompts) // self.chunk_prompts),
-        )
-        if folder.exists:
-            settings = RoundSettings(**folder.settings)
+            settings = RoundSettings(
+                seed=self.seed,
+                num_candidates=self.num_candidates,
+                num_opponent_candidates=self.num_opponent_candidates,
+                chunk_prompts=self.chunk_prompts,
+                num_chunks=-(-len(prompts) // self.chunk_prompts),
+            )
         policies = ReachablePolicies(module, index)
         players = RoundPlayers(
             engine=self.engine,
