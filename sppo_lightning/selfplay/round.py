@@ -19,6 +19,7 @@ from sppo_lightning.errors import EngineError
 from sppo_lightning.functional.logps import TokenRows
 from sppo_lightning.functional.seeds import derive_seed
 from sppo_lightning.io import carriers
+from sppo_lightning.io.crash_points import crash_point
 from sppo_lightning.selfplay.metrics import round_metrics
 from sppo_lightning.selfplay.players import RoundPlayers, RoundSettings
 from sppo_lightning.selfplay.store import RoundFolder
@@ -93,14 +94,13 @@ class _Play:
         self.seconds: dict[str, float] = {}
         self._judges = f"preferences/{players.oracle.name}"
         if players.world.rank == 0:
-            folder.begin(asdict(settings))
-            if not folder.has_table("prompts"):
-                folder.write_table("prompts", carriers.prompts_table(prompts, prompt_token_ids))
+            folder.begin(asdict(settings), carriers.prompts_table(prompts, prompt_token_ids))
         players.world.barrier()
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Times a stage."""
+        crash_point(f"before_stage:{name}")
         start = time.perf_counter()
         yield
         self.seconds[f"time/{name}"] = time.perf_counter() - start
@@ -150,8 +150,11 @@ class _Play:
         self.players.oracle.close()
 
     def select(self, weights: Mapping[int, float]) -> None:
-        """Win rates from all candidates first, then the rows and pairs that are trained on."""
-        if self.players.world.rank == 0 and not self.folder.has_table("pairs"):
+        """Win rates from all candidates first, then the rows and pairs that are trained on.
+
+        Done again after a kill: it needs no model and no judge, and until the commit nothing proves the tables whole.
+        """
+        if self.players.world.rank == 0:
             own = self._preferences(0)  # every opponent mixture gives pi_t a weight
             trainable_BK = self._responses_that_count()
             rates = []
@@ -172,7 +175,7 @@ class _Play:
             ]
             rows, pairs = carriers.targets_tables(self.prompts, targets)
             self.folder.write_table("targets", rows)
-            self.folder.write_table("pairs", pairs)  # last: it proves that both are there
+            self.folder.write_table("pairs", pairs)
         self.players.world.barrier()
 
     def freeze(self, name: str) -> None:

@@ -1,8 +1,8 @@
 """The round on disk: the one seam between playing a round and training on it.
 
     rounds/round_003/
-      round.json                                  how the data are made; written first
-      prompts.parquet
+      prompts.parquet                             written first
+      round.json                                  how the data are made, and the hash of the prompts; begins the round
       candidates/00000-<hash>.parquet ...         pi_t's responses, in chunks
       opponents/lag_1/00000-<hash>.parquet ...    other policies' responses
       preferences/<oracle>/self/00000-<hash>.parquet, .../lag_1/...
@@ -25,11 +25,13 @@ import pyarrow.parquet as pq
 from sppo_lightning import __version__
 from sppo_lightning.errors import RunFolderError
 from sppo_lightning.io.chunks import find_chunk, read_chunk, write_chunk
-from sppo_lightning.io.files import read_json, sha256_of, write_json_atomic
+from sppo_lightning.io.files import sha256_of
+from sppo_lightning.io.sealed import read_sealed_json, write_sealed_json
 from sppo_lightning.io.tables import read_table, write_table
 
 MANIFEST = "manifest.json"
 SETTINGS = "round.json"
+PROMPTS = "prompts.parquet"
 
 
 class RoundFolder:
@@ -52,30 +54,39 @@ class RoundFolder:
 
     @property
     def exists(self) -> bool:
-        """Something of the round is on disk."""
+        """The round was begun."""
         return (self.path / SETTINGS).is_file()
 
-    def begin(self, settings: dict[str, Any]) -> dict[str, Any]:
-        """Records how the round is made, once; a round begun earlier keeps what it was begun with.
+    def begin(self, settings: dict[str, Any], prompts: pa.Table) -> None:
+        """Records what the round is made of and how, once; a round begun earlier keeps what it was begun with.
 
-        Returns:
-            the settings on disk.
+        Raises:
+            RunFolderError: the record is gone, but what was made by it is there.
         """
-        if not self.exists:
-            self.path.mkdir(parents=True, exist_ok=True)
-            write_json_atomic(self.path / SETTINGS, settings, kind="round_settings")
-        return self.settings
+        if self.exists:
+            return
+        if (self.path / "candidates").is_dir():
+            raise RunFolderError(
+                f"{self.path / SETTINGS} is missing, but the round has responses already. Restore it from a backup, or "
+                "move the whole folder away to have the round played again"
+            )
+        digest = write_table(self.path / PROMPTS, prompts, kind="prompts")
+        write_sealed_json(self.path / SETTINGS, {"settings": settings, "prompts_sha256": digest}, kind="round_settings")
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What `begin` recorded."""
-        return read_json(self.path / SETTINGS)
+        """How the round is made, as `begin` recorded it."""
+        return read_sealed_json(self.path / SETTINGS)["settings"]
+
+    def read_prompts(self) -> pa.Table:
+        """The prompts that the round was begun with.
+
+        Raises:
+            RunFolderError: they are missing or damaged.
+        """
+        return read_table(self.path / PROMPTS, read_sealed_json(self.path / SETTINGS)["prompts_sha256"])
 
     # --- tables and chunks -------------------------------------------------------------------------------------------
-
-    def has_table(self, name: str) -> bool:
-        """Whether `<name>.parquet` is on disk."""
-        return (self.path / f"{name}.parquet").is_file()
 
     def write_table(self, name: str, table: pa.Table) -> None:
         """Writes `<name>.parquet`."""
@@ -135,12 +146,12 @@ class RoundFolder:
             "files": files,
             "code_version": __version__,
         }
-        write_json_atomic(self.path / MANIFEST, manifest, kind="manifest")
+        write_sealed_json(self.path / MANIFEST, manifest, kind="manifest")
 
     @property
     def manifest(self) -> dict[str, Any]:
         """The committed manifest."""
-        return read_json(self.path / MANIFEST)
+        return read_sealed_json(self.path / MANIFEST)
 
     def verify(self) -> dict[str, Any]:
         """Checks every file against the manifest, and returns it.
@@ -149,6 +160,8 @@ class RoundFolder:
             RunFolderError: a file is missing or has changed; names it.
         """
         manifest = self.manifest
+        if self.settings != manifest["settings"]:
+            raise RunFolderError(f"{self.path / SETTINGS} is not the one that {self.path / MANIFEST} was made with")
         for name, entry in manifest["files"].items():
             path = self.path / name
             if not path.is_file():
