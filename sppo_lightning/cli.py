@@ -136,13 +136,12 @@ class SelfPlayCLI(LightningCLI):
         self.run = RunFolder(config.trainer.default_root_dir)
         self.run.lock()
         settings = self._settings()
-        self.run.refuse_changes(settings, MAY_CHANGE)
+        self.run.fix_settings(settings, MAY_CHANGE)
         num_rounds = config.data.init_args.get("num_rounds", 0)
         if num_rounds and self.run.state.get("finished_rounds", 0) >= num_rounds:
             print(f"{self.run} is finished: {num_rounds} rounds are trained and exported. Nothing to do.")
             print(f"For more rounds: --data.num_rounds {num_rounds + 1}; for a new run: --trainer.default_root_dir DIR")
             sys.exit(0)
-        self.run.update(config=self.run.state.get("config", settings))
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A Trainer that cannot be configured into breaking the loop."""

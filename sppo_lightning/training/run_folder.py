@@ -6,13 +6,15 @@ runs/quickstart/   config.yaml  run.json  run.lock
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from sppo_lightning.errors import RunFolderError
-from sppo_lightning.io.files import read_json, sweep_temporaries, write_json_atomic
+from sppo_lightning.io.files import sweep_temporaries
+from sppo_lightning.io.sealed import read_sealed_json, write_sealed_json
 from sppo_lightning.selfplay.store import RoundFolder
 
 MISSING = "(not set)"
@@ -85,16 +87,29 @@ class RunFolder:
 
     @property
     def state(self) -> dict[str, Any]:
-        """What run.json holds: `config`, `mlflow_run_id`, `finished_rounds`; empty for a new run."""
+        """What run.json holds: `config`, `key`, `mlflow_run_id`, `finished_rounds`; empty for a new run.
+
+        Raises:
+            RunFolderError: the file is damaged, or is missing though the run has begun.
+        """
         path = self.path / "run.json"
-        return read_json(path) if path.is_file() else {}
+        if not path.is_file() and not self.has_begun:
+            return {}
+        return read_sealed_json(path)
+
+    @property
+    def has_begun(self) -> bool:
+        """Something is on disk that was computed with the run's settings."""
+        return (self.path / "rounds").is_dir() or self.last_checkpoint.is_file()
 
     def update(self, **entries: Any) -> None:
         """Adds entries to run.json."""
-        write_json_atomic(self.path / "run.json", self.state | entries, kind="run")
+        write_sealed_json(self.path / "run.json", self.state | entries, kind="run")
 
-    def refuse_changes(self, config: dict[str, Any], may_change: frozenset[str]) -> None:
-        """Compares this start's settings with those the run began with.
+    def fix_settings(self, config: dict[str, Any], may_change: frozenset[str]) -> None:
+        """Records this start's settings, or compares them with those the run began with.
+
+        Until the first round is begun they may be corrected: a start that failed on a wrong path binds nobody.
 
         Args:
             config: flat settings, dotted key -> value.
@@ -103,9 +118,10 @@ class RunFolder:
         Raises:
             RunFolderError: another setting differs; names it with both values.
         """
-        began_with = self.state.get("config")
-        if began_with is None:
+        if not self.has_begun:
+            self.update(config=config, key=self.state.get("key", secrets.token_hex(16)))
             return
+        began_with = self.state["config"]
         changed = sorted(
             key
             for key in began_with.keys() | config.keys()
