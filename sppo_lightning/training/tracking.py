@@ -25,6 +25,10 @@ from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 
 from sppo_lightning.errors import ConfigError, RunFolderError
+from sppo_lightning.io.crash_points import crash_point
+from sppo_lightning.training.data import RunPaused
+from sppo_lightning.training.run_folder import RunFolder
+from sppo_lightning.training.tracking_store import RUN_KEY, create_database, find_or_create_experiment, find_run
 from sppo_lightning.training.tracking_uri import default_tracking_uri, is_server, redact, without_credentials
 
 if TYPE_CHECKING:
@@ -77,11 +81,14 @@ class RunLogger(MLFlowLogger):
             artifact_location = (self._run_folder.parent / "mlflow_artifacts").as_uri()
         # The base class opens the store here and now: on many nodes at once that would race to create one database.
         # A server's address opens nothing, and ranks other than zero never use their client.
-        uri = without_credentials(uri) if getattr(rank_zero_only, "rank", 0) == 0 else "http://127.0.0.1"
+        rank = getattr(rank_zero_only, "rank", 0)
+        uri = without_credentials(uri) if rank == 0 else "http://127.0.0.1"
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         # "Creating initial MLflow database tables" is news to nobody.
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
         try:
+            if rank == 0:
+                create_database(uri, artifact_location or "")
             super().__init__(
                 experiment_name=experiment_name or os.environ.get("MLFLOW_EXPERIMENT_NAME") or "sppo_lightning",
                 run_name=self._run_folder.name,
@@ -220,30 +227,20 @@ class RunLogger(MLFlowLogger):
     def _begin_run(self) -> None:
         from mlflow.tracking.context.registry import resolve_tags
 
-        self._experiment_id = self._find_or_create_experiment()
+        self._experiment_id = find_or_create_experiment(
+            self._mlflow_client, self._experiment_name, self._artifact_location, self.tracking_uri
+        )
+        key = RunFolder(self._run_folder).state.get("key")
+        # A kill may have come before anybody could note the run's id.
+        self._run_id = find_run(self._mlflow_client, self._experiment_id, key) if key else None
+        if self._run_id is not None:
+            self._resume_run(self._run_id)
+            return
         # resolve_tags adds what MLflow's pages show of a run's origin: user, program, git commit.
-        run = self._mlflow_client.create_run(self._experiment_id, tags=resolve_tags(self.tags), run_name=self._run_name)
+        tags = resolve_tags(self.tags) | ({RUN_KEY: key} if key else {})
+        run = self._mlflow_client.create_run(self._experiment_id, tags=tags, run_name=self._run_name)
+        crash_point("after_mlflow_run")
         self._run_id = run.info.run_id
-
-    def _find_or_create_experiment(self) -> str:
-        from mlflow.exceptions import MlflowException
-
-        client, name = self._mlflow_client, self._experiment_name
-        found = client.get_experiment_by_name(name)
-        if found is None:
-            try:
-                return client.create_experiment(name, artifact_location=self._artifact_location)
-            except MlflowException:
-                # A run that started at the same moment was faster.
-                found = client.get_experiment_by_name(name)
-                if found is None:
-                    raise
-        if found.lifecycle_stage == "deleted":
-            raise ConfigError(
-                f"the MLflow experiment {name!r} in {self.tracking_uri} is deleted: restore it (mlflow experiments "
-                f"restore -x {found.experiment_id}) or set trainer.logger.init_args.experiment_name to another name"
-            )
-        return found.experiment_id
 
     def _resume_run(self, run_id: str) -> None:
         from mlflow.exceptions import MlflowException
@@ -289,7 +286,7 @@ def _cell(value: Any) -> Any:
 
 
 def _final_status(status: str) -> str:
-    if status in ("success", "finished"):
+    if status in ("success", "finished") or isinstance(sys.exception(), RunPaused):
         return "FINISHED"
     # Lightning says "failed" for Ctrl-C and SIGTERM too; only the exception in flight tells them apart.
     return "KILLED" if isinstance(sys.exception(), (KeyboardInterrupt, SystemExit)) else "FAILED"
