@@ -199,7 +199,7 @@ class SelfPlayDataModule(pl.LightningDataModule):
         if (self.prompts_per_round or 0) > len(self._train_prompts):
             raise ConfigError(
                 f"data.prompts_per_round: {self.prompts_per_round} is more than the {len(self._train_prompts)} prompts "
-                f"of {self.prompts_source} beside the {num_held_out} held out. Set it lower, or leave it out to use all "
+                f"of {self.prompts_source} beside the {num_held_out} held out. Set it lower, or leave it out for all "
                 "prompts each round"
             )
 
