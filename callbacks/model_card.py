@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import lightning.pytorch as pl
-from sppo_lightning.callbacks.round_end import RoundEndCallback, self_play_data
+from sppo_lightning.callbacks.round_end import RoundEndCallback, run_loggers, self_play_data
 
 from sppo_lightning import __version__
 from sppo_lightning.io.files import atomic_write, read_json
@@ -34,7 +34,7 @@ Made by `sppo_lightning` {version}; the run's `config.yaml` holds every setting.
 
 
 class ModelCard(RoundEndCallback):
-    """Writes `README.md` into `exports/round_003`: base model, method, judge, and the rounds' measured win rates."""
+    """Writes base model, method, judge and measured win rates into `exports/round_003/README.md`, and into MLflow."""
 
     def on_round_end(self, trainer: pl.Trainer, module: PolicyModule, round_index: int) -> None:
         """See the class."""
@@ -61,6 +61,8 @@ class ModelCard(RoundEndCallback):
         )
         with atomic_write(module.run_folder.export(round_index) / "README.md", kind="model_card") as temporary:
             temporary.write_text(card, encoding="utf-8")
+        for logger in run_loggers(trainer):
+            logger.log_description(card.partition("---\n\n")[2])  # without the hub's header
 
 
 def _row(index: int, metrics: dict[str, float]) -> str:

@@ -199,6 +199,11 @@ class RunLogger(MLFlowLogger):
         self.experiment.log_text(self.run_id, redact(text), artifact_file)
 
     @rank_zero_only
+    def log_description(self, markdown: str) -> None:
+        """Sets the run's description, which its page shows as Markdown; a second call replaces it."""
+        self.experiment.set_tag(self.run_id, "mlflow.note.content", redact(markdown))
+
+    @rank_zero_only
     def log_figure(self, figure: Figure, artifact_file: str) -> None:
         """Stores a figure as the artifact `artifact_file`, such as "gap/round_003.png"; a second call replaces it."""
         self.experiment.log_figure(self.run_id, figure, artifact_file)

@@ -45,7 +45,8 @@ def run_page(tracking_uri: str, experiment_id: str, run_id: str, port: int = 500
         # One worker starts soonest and is plenty for one person.
         command = f"mlflow server --backend-store-uri {shlex.quote(uri)} --host 127.0.0.1 --port {port} --workers 1"
         server = f"http://127.0.0.1:{port}"
-    return RunPage(command, f"{server}/#/experiments/{experiment_id}/runs/{run_id}")
+    # Without the workflow type a fresh browser frames the run as an evaluation of prompts.
+    return RunPage(command, f"{server}/#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning")
 
 
 def redact(text: str) -> str:

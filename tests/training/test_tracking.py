@@ -487,11 +487,11 @@ def test_run_page_of_a_database(folder):
     assert page.command == (
         "mlflow server --backend-store-uri 'sqlite:////runs of mine/mlflow.db' --host 127.0.0.1 --port 5001 --workers 1"
     )
-    assert page.url == "http://127.0.0.1:5001/#/experiments/1/runs/ab12"
+    assert page.url == "http://127.0.0.1:5001/#/experiments/1/runs/ab12?workflowType=machine_learning"
 
 
 def test_run_page_of_a_server():
     assert run_page("https://me:s3cret@mlflow.example.org/", "1", "ab12") == (
         "",
-        "https://***@mlflow.example.org/#/experiments/1/runs/ab12",
+        "https://***@mlflow.example.org/#/experiments/1/runs/ab12?workflowType=machine_learning",
     )
