@@ -188,11 +188,13 @@ class _Play:
         def make(chunk: slice) -> pa.Table:
             candidates = self._candidates(0, chunk)
             keys = [(b, k) for b, prompt in enumerate(candidates.prompts) for k in kept[prompt.prompt_id]]
-            rows = TokenRows(
-                prompt_ids=[candidates.prompt_token_ids[b] for b, _ in keys],
-                response_ids=[candidates.token_ids[b][k] for b, k in keys],
-            )
-            logps = self.players.reference_logps(name, rows).tolist() if keys else []
+            logps: list[float] = []
+            if keys:  # none where every prompt of the chunk is skipped
+                rows = TokenRows(
+                    prompt_ids=[candidates.prompt_token_ids[b] for b, _ in keys],
+                    response_ids=[candidates.token_ids[b][k] for b, k in keys],
+                )
+                logps = self.players.reference_logps(name, rows).tolist()
             return pa.Table.from_pylist(
                 [
                     {"prompt_id": candidates.prompts[b].prompt_id, "candidate": k, "logp": logp}
