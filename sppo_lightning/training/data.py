@@ -27,7 +27,7 @@ from sppo_lightning.training.fork import Fork
 from sppo_lightning.training.loader import StepLoader
 from sppo_lightning.training.policies import ReachablePolicies
 from sppo_lightning.training.progress import NullProgress
-from sppo_lightning.training.reference import reference_function
+from sppo_lightning.training.reference import existing_policies, reference_function
 from sppo_lightning.training.schedules import Position
 from sppo_lightning.training.world import TrainerWorld
 from sppo_lightning.types import Progress, Prompt
@@ -164,6 +164,7 @@ class SelfPlayDataModule(pl.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Reads and checks the prompts, before the model is loaded."""
+        existing_policies(self.module.objective.needs, 0)  # refuses an objective that no round can serve
         self._read_prompts()
         run = self.module.run_folder
         content = [[prompt.prompt_id, list(prompt.messages)] for prompt in self._train_prompts + self.held_out_prompts]
@@ -237,7 +238,10 @@ class SelfPlayDataModule(pl.LightningDataModule):
             if self.stop_after == "play":
                 raise RunPaused(f"round {index} is played: {folder}; data.stop_after=play")
         dataset = RoundDataset.load(
-            folder, needs=self.module.objective.needs, log_z=self.module.objective.log_z, seed=self.seed
+            folder,
+            needs=existing_policies(self.module.objective.needs, index),
+            log_z=self.module.objective.log_z,
+            seed=self.seed,
         )
         if folder.manifest["global_step"] != began_at:
             raise RunFolderError(
@@ -283,7 +287,7 @@ class SelfPlayDataModule(pl.LightningDataModule):
             opponent=self.opponent,
             pairing=self.pairing,
             policy=policies.at_lag,
-            needs=module.objective.needs,
+            needs=existing_policies(module.objective.needs, index),
             reference_logps=reference_function(policies.at_lag, policies.start, self.max_pack_tokens),
             truncated=self.truncated,
             self_comparison=self.self_comparison,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sppo_lightning.errors import ConfigError
 from sppo_lightning.training.policy import StoredPolicy
 from sppo_lightning.training.run_folder import policy_name
 from sppo_lightning.types import PolicyHandle
@@ -36,11 +35,7 @@ class ReachablePolicies:
     def of_round(self, round_index: int) -> PolicyHandle:
         """The policy that plays round `round_index`."""
         module = self._module
-        if round_index < 0:
-            raise ConfigError(
-                f"model.objective needs the policy of round {round_index}, which is before the first; give it a "
-                "shorter history"
-            )
+        assert round_index >= 0, "training.reference.existing_policies and Opponent.weights leave these out"
         if round_index == self._round_index:
             return module.policy_handle
         if self._stored is None or self._stored.name != policy_name(round_index):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from sppo_lightning.errors import ConfigError
 from sppo_lightning.functional.logps import TokenRows, response_logps, split_rows
 from sppo_lightning.types import PolicyHandle
 
@@ -36,12 +37,30 @@ def frozen_logps(policy: PolicyHandle, rows: TokenRows, max_pack_tokens: int) ->
 
 
 def lag_of(name: str) -> int | None:
-    """How far behind pi_t a frozen policy is: "previous" is pi_t (0), "history/2" pi_{t-2}; "anchor" has no lag."""
+    """How far behind pi_t a frozen policy is: "previous" is pi_t (0), "history/2" pi_{t-2}; "anchor" has no lag.
+
+    Raises:
+        ConfigError: a policy that the rounds of this package do not make, such as "auxiliary".
+    """
+    if name == "anchor":
+        return None
     if name == "previous":
         return 0
     if name.startswith("history/"):
         return int(name.removeprefix("history/"))
-    return None
+    raise ConfigError(
+        f"model.objective needs the log-probabilities of a policy {name!r}, and no model.schedule here trains one. "
+        'Choose an objective whose policies are among "previous", "history/1", ... and "anchor"'
+    )
+
+
+def existing_policies(needs: Sequence[str], round_index: int) -> tuple[str, ...]:
+    """Those of an objective's `needs` that round t has: a history reaches back to the start policy, no further.
+
+    Raises:
+        ConfigError: see `lag_of`.
+    """
+    return tuple(name for name in needs if (lag_of(name) or 0) <= round_index)
 
 
 def reference_function(
