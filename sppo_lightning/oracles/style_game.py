@@ -101,16 +101,29 @@ class StyleGame(PreferenceOracle):
         return float(self._best_reply_values(mix_BS, torch.tensor([mean_quality], dtype=torch.float64))[0])
 
     def exploitability(self, style_mix_BS: Tensor, mean_quality_B: Tensor) -> float:
-        """Returns the exact exploitability of a policy: the mean over prompts of 2 * (best reply - 1/2), in [0, 1].
+        """Returns the exploitability of a policy: the mean over prompts of 2 * (best reply - 1/2), in [0, 1].
 
         A policy is a map from prompts, so its best reply may look at the prompt; this is the duality gap of (pi, pi).
+        The result is exact for exact arguments. It is linear in quality, so that the mean quality of samples keeps it
+        unbiased; the style mix must not be sampled, for the maximum over noisy estimates is too large on average.
 
         Args:
             style_mix_BS: [B, num_styles] the policy's exact style mix at each prompt.
-            mean_quality_B: [B] the policy's expected quality at each prompt.
+            mean_quality_B: [B] the policy's expected quality at each prompt, such as `mean_quality` of its samples.
         """
         values_B = self._best_reply_values(style_mix_BS.double(), mean_quality_B.double())
         return float((2 * (values_B - 0.5)).mean())
+
+    @staticmethod
+    def mean_quality(candidates: Candidates) -> Tensor:
+        """Returns float64 [B]: the mean quality of each prompt's responses."""
+        return torch.tensor(
+            [
+                sum(StyleGame.quality(prompt.text, text) for text in texts) / len(texts)
+                for prompt, texts in zip(candidates.prompts, candidates.texts, strict=True)
+            ],
+            dtype=torch.float64,
+        )
 
     def _best_reply_values(self, style_mix_BS: Tensor, mean_quality_B: Tensor) -> Tensor:
         w = self.quality_weight

@@ -110,6 +110,11 @@ def test_an_opener_counts_only_as_the_corpus_writes_it(text):
     assert StyleGame.style(text) == NO_OPENER
 
 
+def test_mean_quality_is_over_the_responses_a_prompt_has():
+    ragged = candidates({"Who?": ["Well, who.", "Well, who", "no"], "Why?": ["why."]})
+    assert StyleGame.mean_quality(ragged).tolist() == [(1 + 1 / 2 + 0) / 3, 1.0]
+
+
 def test_quality_ignores_the_opener():
     qualities = {StyleGame.quality("Who?", f"{opener} who knows.") for opener in OPENERS}
     assert len(qualities) == 1
