@@ -8,9 +8,11 @@ pair) by its probability; the sampled fits draw prompts with K candidates each, 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sppo_lightning import objectives
@@ -144,9 +146,9 @@ def sampled_rounds(
     return float(duality_gap(probs_NN, sum_N / num_rounds)), float(duality_gap(probs_NN, exact))
 
 
-def _data(response_R: Array, win_rate_R: Array, **given: Array) -> dict[str, Tensor]:
+def _data(response_R: NDArray[np.int64], win_rate_R: Array, **given: NDArray[Any]) -> dict[str, Tensor]:
     """Fills in rows of weight 1 and no pairs where nothing else is given."""
-    fields = {
+    fields: dict[str, NDArray[Any]] = {
         "response_R": response_R,
         "win_rate_R": win_rate_R,
         "weight_R": np.ones(len(response_R)),
