@@ -60,11 +60,7 @@ def main(argv: list[str]) -> int:
                 f"  {method!r:{width}}" + "".join(f"  {_spread(values):>23}" for values in _final(curves)), flush=True
             )
 
-    settings = {
-        "num_steps": config.num_steps,
-        "seeds": sorted(set(config.games[0].seed_I)),
-        "methods": [repr(method) for method in config.methods],
-    }
+    settings = {"num_steps": config.num_steps, "seeds": config.seeds, "logit_scale": config.logit_scale}
     results = {"settings": settings, "games": diagnostics, "runs": [_record(*run) for run in runs]}
     write_json_atomic(config.out / "results.json", results)
     figures = draw_gaps(runs, config.out)

@@ -49,12 +49,16 @@ class LabConfig:
         games: the games, with a start and a reference policy for every seed.
         methods: the methods, each played on every game.
         num_steps: number of updates.
+        seeds: what starts, references and games without a seed of their own are drawn from.
+        logit_scale: standard deviation of the logits of starts and references, in nats.
         out: the folder that results and figures are written to.
     """
 
     games: list[Game]
     methods: list[TabularMethod]
     num_steps: int
+    seeds: list[int]
+    logit_scale: float
     out: Path
 
 
@@ -78,12 +82,18 @@ def parse_config(argv: list[str]) -> LabConfig:
         raise ConfigError(f"lab: seeds must be at least 0, got {settings.seeds}")
     if not 0 <= settings.logit_scale < np.inf:
         raise ConfigError(f"lab: logit_scale must be a number that is at least 0, got {settings.logit_scale}")
+    games = [
+        _game(f"games[{i}]", entry, settings.seeds, settings.logit_scale) for i, entry in enumerate(settings.games)
+    ]
+    methods = [_method(f"methods[{i}]", entry) for i, entry in enumerate(settings.methods)]
+    _refuse_twins("games", [game.label for game in games])
+    _refuse_twins("methods", [repr(method) for method in methods])
     return LabConfig(
-        games=[
-            _game(f"games[{i}]", entry, settings.seeds, settings.logit_scale) for i, entry in enumerate(settings.games)
-        ],
-        methods=[_method(f"methods[{i}]", entry) for i, entry in enumerate(settings.methods)],
+        games=games,
+        methods=methods,
         num_steps=settings.num_steps,
+        seeds=settings.seeds,
+        logit_scale=settings.logit_scale,
         out=Path(settings.out),
     )
 
@@ -146,6 +156,12 @@ def _game(key: str, entry: str | dict[str, Any], seeds: list[int], logit_scale: 
 def _method(key: str, entry: str | dict[str, Any]) -> TabularMethod:
     name, arguments = _entry(key, entry)
     return _call(f"{key}.{name}", _find(key, name, "method", _known_methods()), arguments)
+
+
+def _refuse_twins(key: str, labels: list[str]) -> None:
+    for label in labels:
+        if labels.count(label) > 1:
+            raise ConfigError(f"lab: {key} has {label} twice, and its results would be mixed up")
 
 
 def _entry(key: str, entry: str | dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -213,8 +229,9 @@ def _public(module: ModuleType, wanted: Callable[[object], bool]) -> dict[str, C
 
 
 def _label(name: str, arguments: dict[str, Any]) -> str:
-    shown = ", ".join(f"{key}={Path(value).name if name == 'from_file' else value}" for key, value in arguments.items())
-    return f"{name}({shown})"
+    if name == "from_file":
+        return Path(arguments["path"]).name
+    return f"{name}({', '.join(f'{key}={value}' for key, value in arguments.items())})"
 
 
 def _one_line(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ _STYLE: Any = {
     "savefig.dpi": 200,
 }
 _WIDTH = 6.8  # inches, a text width
+_TITLE_LETTERS = 48  # what fits above half of it
 
 Run = tuple[Game, TabularMethod, Curves]
 
@@ -76,8 +78,8 @@ def draw_gaps(runs: Sequence[Run], folder: Path) -> list[Path]:
         for panels, ((label, regularised), row) in zip(axes, rows.items(), strict=True):
             _draw_row(panels, row, regularised, looks)
             panels[0].set(ylabel="regularised gap" if regularised else "duality gap")
-            for panel, policy in zip(panels, ("average", "last"), strict=True):
-                panel.set_title(f"{label}, {policy} policy")
+            panels[0].set_title(textwrap.fill(f"{label}: average policy", _TITLE_LETTERS), loc="left")
+            panels[1].set_title("last policy", loc="left")
         for panel in axes[-1]:
             panel.set_xlabel("round $t$")
         _draw_legend(figure, looks, with_rates=any(not regularised for _, regularised in rows))

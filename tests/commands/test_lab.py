@@ -75,7 +75,7 @@ def test_every_game_of_a_file_is_played_and_ties_have_no_one_equilibrium(tmp_pat
     main(write_config(tmp_path, text))
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     (run,) = results["runs"]
-    assert run["game"] == "from_file(path=games.npz)"
+    assert run["game"] == "games.npz"
     assert [row["unique"] for row in results["games"][run["game"]]] == [True, False, True, False]
     assert [value is None for value in run["final"]["kl"]] == [False, True, False, True]
     assert "games.npz" in capsys.readouterr().out
@@ -152,6 +152,8 @@ GOOD_GAME, GOOD_METHOD = "games: [rps]\n", "methods: [SPPO: {eta: 0.5}]\n"
         (GOOD_GAME + "methods: [SPPO: {eta: 0}]\n", r"methods\[0\].SPPO: eta must be a positive number"),
         (GOOD_GAME + "methods: [SPPO: {eta: 1, tau: 1}]\n", r"methods\[0\].SPPO: .*tau.*; it takes eta"),
         (GOOD_GAME + "methods: [INPO: {eta: 20, tau: 1}]\n", r"methods\[0\].INPO: eta \* tau"),
+        ("games: [rps, rps]\n" + GOOD_METHOD, r"games has rps\(\) twice"),
+        (GOOD_GAME + "methods: [SPPO: {eta: 1}, SPPO: {eta: 1.0}]\n", r"methods has SPPO\(eta=1.0\) twice"),
         (GOOD_GAME + "methods: [nowhere.Method]\n", r"methods\[0\]: nowhere.Method cannot be imported"),
     ],
 )
