@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sppo_lightning.errors import ConfigError, RunFolderError
 from sppo_lightning.io.files import atomic_folder
-from sppo_lightning.selfplay.store import SETTINGS
+from sppo_lightning.selfplay.store import PROMPTS, SETTINGS
 from sppo_lightning.training.run_folder import RunFolder
 
 GENERATED = ("candidates", "opponents")
@@ -34,15 +34,12 @@ class Fork:
         """Reads `RUN@round_001`.
 
         Raises:
-            ConfigError: it is not of that form, the run has no such complete round, or `num_rounds` ends before it.
+            ConfigError: it is not of that form, or `num_rounds` ends before that round.
         """
         match = re.fullmatch(r"(.+)@round_(\d+)", text)
         if not match:
             raise ConfigError(f"data.fork_from must look like runs/quickstart@round_001, got {text!r}")
         fork = cls(source=Path(match[1]), round_index=int(match[2]))
-        round_folder = RunFolder(fork.source).round(fork.round_index)
-        if not round_folder.is_committed:
-            raise ConfigError(f"data.fork_from: {round_folder} is not a complete round (it has no manifest.json)")
         if num_rounds <= fork.round_index:
             raise ConfigError(
                 f"data.num_rounds counts from round 0, so a run forked at round {fork.round_index} needs at least "
@@ -51,16 +48,24 @@ class Fork:
         return fork
 
     def link(self, run: RunFolder) -> None:
-        """Links the shared round and the policies before it into `run`; what is there already is kept.
+        """Links the policies before the shared round and then the round into `run`, unless that was done before.
+
+        From then on the source is not looked at again: it may be moved or deleted.
 
         The oracle's verdicts are shared if both runs were started with the same `data.oracle`, otherwise the responses
         are judged again. Targets, pairs and frozen log-probabilities are the new run's own.
 
         Raises:
             RunFolderError: the source is damaged.
-            ConfigError: the runs have different start policies.
+            ConfigError: the source has no such complete round, or the runs have different start policies.
         """
+        target = run.round(self.round_index)
+        if target.path.exists():
+            return
         source = RunFolder(self.source)
+        shared = source.round(self.round_index)
+        if not shared.is_committed:
+            raise ConfigError(f"data.fork_from: {shared} is not a complete round (it has no manifest.json)")
         ours, theirs = run.state.get("config", {}), source.state.get("config", {})
         start = "model.init_args.policy"
         if ours.get(start) != theirs.get(start):
@@ -74,14 +79,10 @@ class Fork:
                     raise RunFolderError(f"{source.export(earlier)} is missing; the fork needs it as an earlier policy")
                 with atomic_folder(run.export(earlier), kind="fork") as temporary:
                     _link_tree(source.export(earlier), temporary)
-        target = run.round(self.round_index)
-        if target.path.exists():
-            return
-        shared = source.round(self.round_index)
         shared.verify()
         same_oracle = _under(ours, "data.init_args.oracle") == _under(theirs, "data.init_args.oracle")
         with atomic_folder(target.path, kind="fork") as temporary:
-            for name in (SETTINGS, "prompts.parquet"):
+            for name in (SETTINGS, PROMPTS):
                 _link(shared.path / name, temporary / name)
             for stage in GENERATED + (JUDGED if same_oracle else ()):
                 if (shared.path / stage).is_dir():
