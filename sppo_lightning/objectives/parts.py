@@ -1,8 +1,8 @@
 """The parts every objective is composed of: log-ratio, margin over pairs, and the links that turn them into losses.
 
-An objective is an anchor mix, a response statistic, a target and a link. The links mask first: whatever stands in a row
-or pair of weight 0 (a NaN win rate, a log-probability of -inf) is replaced before the arithmetic that could carry it
-into a gradient.
+An objective is an anchor mix, a response statistic, a target and a link. Whatever stands in a row or pair of weight 0
+(a NaN win rate, a log-probability of -inf) is replaced before any arithmetic that could carry it into a gradient: pairs
+where their rows are gathered (`margin`, `chosen_and_rejected`), rows and targets where they enter a link.
 
 Shape letters: R training rows (responses), M pairs.
 """
@@ -104,7 +104,7 @@ def squared_pairs(inputs: ObjectiveInputs, margin_M: Tensor, target_M: Tensor, e
 
     Args:
         inputs: the batch.
-        margin_M: h, the chosen row's log-ratio minus the rejected row's, nats.
+        margin_M: h, from `margin`: the chosen row's log-ratio minus the rejected row's, nats.
         target_M: what h is regressed onto, nats.
         eta: the step that scales the target, for `loss_over_eta2`.
 
@@ -112,7 +112,7 @@ def squared_pairs(inputs: ObjectiveInputs, margin_M: Tensor, target_M: Tensor, e
         loss [M] in nats^2. Metrics: `loss_over_eta2`, `margin_over_target`, and those of `margin_metrics`.
     """
     weight_M = inputs.weight_M
-    margin_M, target_M = masked(margin_M, weight_M), masked(target_M, weight_M)
+    target_M = masked(target_M, weight_M)
     loss_M = (margin_M - target_M).square()
     metrics = {
         "loss_over_eta2": (loss_M.detach() / eta**2, weight_M),
@@ -174,17 +174,15 @@ def logistic_pairs(
 
     Args:
         inputs: the batch.
-        margin_M: h, the chosen row's log-ratio minus the rejected row's, for the metrics.
+        margin_M: h, from `margin`: the chosen row's log-ratio minus the rejected row's, for the metrics.
         logit_M: z, what the link sees: h scaled, and perhaps shifted.
         rejected_share: s in [0, 1], the probability that the label is the wrong way round; [M] or a number.
 
     Returns:
         loss [M]. Metrics: those of `margin_metrics`.
     """
-    weight_M = inputs.weight_M
-    logit_M = masked(logit_M, weight_M)
     loss_M = -(1 - rejected_share) * logsigmoid(logit_M) - rejected_share * logsigmoid(-logit_M)
-    return ObjectiveOutputs(loss=loss_M, weight=weight_M, metrics=margin_metrics(margin_M, weight_M))
+    return ObjectiveOutputs(loss=loss_M, weight=inputs.weight_M, metrics=margin_metrics(margin_M, inputs.weight_M))
 
 
 def policy_gradient_rows(inputs: ObjectiveInputs, advantage_R: Tensor) -> ObjectiveOutputs:
@@ -205,7 +203,7 @@ def policy_gradient_rows(inputs: ObjectiveInputs, advantage_R: Tensor) -> Object
 
 def margin_metrics(margin_M: Tensor, weight_M: Tensor) -> dict[str, Metric]:
     """`margin`, the mean of h, and `accuracy`, the share of pairs with h > 0 (h = 0 counts one half)."""
-    margin_M = masked(margin_M.detach(), weight_M)
+    margin_M = margin_M.detach()
     return {"margin": (margin_M, weight_M), "accuracy": ((1 + margin_M.sign()) / 2, weight_M)}
 
 

@@ -2,17 +2,35 @@
 
 import math
 from dataclasses import fields, replace
+from functools import partial
 
 import pytest
 import torch
 
 from sppo_lightning import objectives
-from sppo_lightning.objectives import TDMNPO, KTOPair
+from sppo_lightning.objectives import DPO, IPO, SPO, SPPO, TDMNPO, KTOPair, OnlineIPO
 from sppo_lightning.types import ObjectiveInputs
 
 from .catalogue import all_objectives, gradient
 
-EVERY = pytest.mark.parametrize("cls", all_objectives(), ids=lambda cls: cls.__name__)
+# Settings that take another path through the code than the defaults.
+VARIANTS = [
+    partial(SPPO, eta=1.0, log_z="estimate"),
+    partial(SPO, baseline="leave_one_out"),
+    partial(OnlineIPO, target="pair_prob"),
+    partial(IPO, per_token=True),
+    partial(DPO, label_smoothing=0.1),
+]
+
+
+def name_of(make):
+    """`IPO` for the class, `IPO, per_token=True` for a variant of it."""
+    if not isinstance(make, partial):
+        return make.__name__
+    return ", ".join([make.func.__name__, *(f"{key}={value}" for key, value in make.keywords.items())])
+
+
+EVERY = pytest.mark.parametrize("make", [*all_objectives(), *VARIANTS], ids=name_of)
 PER_ROW = ("policy_logps_R", "num_tokens_R", "win_rate_R", "prompt_R", "weight_R", "log_z_R", "score_R")
 PER_PAIR = ("pairs_M2", "pair_prob_M", "weight_M")
 
@@ -50,8 +68,8 @@ def test_the_catalogue_is_what_the_package_exports():
 
 
 @EVERY
-def test_shapes_and_weights(random_inputs, cls):
-    objective = cls()
+def test_shapes_and_weights(random_inputs, make):
+    objective = make()
     inputs = random_inputs(objective.needs)
     outputs = objective(inputs)
     assert outputs.weight is inputs.weight_R or outputs.weight is inputs.weight_M
@@ -62,8 +80,8 @@ def test_shapes_and_weights(random_inputs, cls):
 
 
 @EVERY
-def test_metrics_are_detached_pairs_of_values_and_weights(random_inputs, cls):
-    objective = cls()
+def test_metrics_are_detached_pairs_of_values_and_weights(random_inputs, make):
+    objective = make()
     outputs = objective(random_inputs(objective.needs))
     assert outputs.metrics
     for values, weights in outputs.metrics.values():
@@ -75,8 +93,8 @@ def test_metrics_are_detached_pairs_of_values_and_weights(random_inputs, cls):
 
 @EVERY
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_dtype_is_kept(random_inputs, cls, dtype):
-    objective = cls()
+def test_dtype_is_kept(random_inputs, make, dtype):
+    objective = make()
     inputs = random_inputs(objective.needs, dtype=dtype)
     outputs = objective(inputs)
     assert outputs.loss.dtype == dtype
@@ -84,8 +102,8 @@ def test_dtype_is_kept(random_inputs, cls, dtype):
 
 
 @EVERY
-def test_needs_are_what_the_loss_reads(random_inputs, cls):
-    objective = cls()
+def test_needs_are_what_the_loss_reads(random_inputs, make):
+    objective = make()
     inputs = random_inputs(objective.needs)
     loss = objective(inputs).loss.detach()
     for name in objective.needs:
@@ -94,8 +112,8 @@ def test_needs_are_what_the_loss_reads(random_inputs, cls):
 
 
 @EVERY
-def test_a_missing_policy_is_an_error(random_inputs, cls):
-    objective = cls()
+def test_a_missing_policy_is_an_error(random_inputs, make):
+    objective = make()
     inputs = random_inputs(objective.needs)
     for name in objective.needs:
         if isinstance(objective, TDMNPO) and name.startswith("history/"):
@@ -106,9 +124,9 @@ def test_a_missing_policy_is_an_error(random_inputs, cls):
 
 
 @EVERY
-def test_masked_rows_and_pairs_are_as_if_absent(random_inputs, cls):
+def test_masked_rows_and_pairs_are_as_if_absent(random_inputs, make):
     # Prompt 1 (rows 3 and 4, pair 2) and row 2 with pair 1 carry weight 0 and nothing but rubbish.
-    objective = cls()
+    objective = make()
     clean = random_inputs(objective.needs)
     dead_rows, dead_pairs = torch.tensor([2, 3, 4]), torch.tensor([1, 2])
 
@@ -139,8 +157,8 @@ def test_masked_rows_and_pairs_are_as_if_absent(random_inputs, cls):
 
 
 @EVERY
-def test_a_batch_of_masked_rows_teaches_nothing(random_inputs, cls):
-    objective = cls()
+def test_a_batch_of_masked_rows_teaches_nothing(random_inputs, make):
+    objective = make()
     inputs = random_inputs(objective.needs)
     nan_R = torch.full_like(inputs.win_rate_R, math.nan)
     inputs = replace(inputs, weight_R=0 * inputs.weight_R, weight_M=0 * inputs.weight_M, win_rate_R=nan_R)
@@ -152,8 +170,8 @@ def test_a_batch_of_masked_rows_teaches_nothing(random_inputs, cls):
 
 
 @EVERY
-def test_order_does_not_matter(random_inputs, cls):
-    objective = cls()
+def test_order_does_not_matter(random_inputs, make):
+    objective = make()
     inputs = random_inputs(objective.needs)
     generator = torch.Generator().manual_seed(5)
     rows, pairs = torch.randperm(10, generator=generator), torch.randperm(4, generator=generator)
@@ -165,9 +183,9 @@ def test_order_does_not_matter(random_inputs, cls):
 
 
 # KTOPair's KL is a mean over the pairs of the call, as its docstring says.
-@pytest.mark.parametrize("cls", [cls for cls in all_objectives() if cls is not KTOPair], ids=lambda cls: cls.__name__)
-def test_splitting_a_batch_by_prompt_changes_nothing(random_inputs, cls):
-    objective = cls()
+@pytest.mark.parametrize("make", [*(cls for cls in all_objectives() if cls is not KTOPair), *VARIANTS], ids=name_of)
+def test_splitting_a_batch_by_prompt_changes_nothing(random_inputs, make):
+    objective = make()
     inputs = random_inputs(objective.needs)
     first = take(inputs, torch.arange(5), torch.tensor([0, 1, 2]))
     second = take(inputs, torch.arange(5, 10), torch.tensor([3]))
@@ -177,8 +195,8 @@ def test_splitting_a_batch_by_prompt_changes_nothing(random_inputs, cls):
 
 
 @EVERY
-def test_a_batch_without_pairs_works(random_inputs, cls):
-    objective = cls()
+def test_a_batch_without_pairs_works(random_inputs, make):
+    objective = make()
     inputs = random_inputs(objective.needs)
     pairless = take(inputs, torch.arange(10), torch.arange(0))
     outputs = objective(pairless)
@@ -193,16 +211,16 @@ def test_a_batch_without_pairs_works(random_inputs, cls):
 
 
 @EVERY
-def test_a_batch_without_rows_works(random_inputs, cls):
-    objective = cls()
+def test_a_batch_without_rows_works(random_inputs, make):
+    objective = make()
     empty = take(random_inputs(objective.needs), torch.arange(0), torch.arange(0))
     outputs = objective(empty)
     assert outputs.loss.shape == outputs.weight.shape == (0,)
 
 
 @EVERY
-def test_inputs_are_not_written_to(random_inputs, cls):
-    objective = cls()
+def test_inputs_are_not_written_to(random_inputs, make):
+    objective = make()
     inputs, before = random_inputs(objective.needs), random_inputs(objective.needs)
     gradient(objective, inputs)
     for field in fields(ObjectiveInputs):
