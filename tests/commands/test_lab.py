@@ -66,7 +66,10 @@ def test_games_are_drawn_anew_for_each_seed_unless_they_have_their_own(tmp_path)
     anew, fixed = parse_config(write_config(tmp_path, text)).games
     np.testing.assert_array_equal(anew.games_INN, [game_zoo.random(4, 0), game_zoo.random(4, 1)])
     np.testing.assert_array_equal(fixed.games_INN, [game_zoo.random(4, 3)] * 2)
-    assert np.abs(fixed.starts_IN[0] - fixed.starts_IN[1]).max() > 0.01
+    for drawn in (fixed.starts_IN[0], fixed.references_IN[0]):
+        for other in (fixed.starts_IN[1], fixed.references_IN[1]):
+            assert np.abs(drawn - other).max() > 0.01
+    assert np.abs(fixed.starts_IN[0] - fixed.references_IN[0]).max() > 0.01
 
 
 def test_every_game_of_a_file_is_played_and_ties_have_no_one_equilibrium(tmp_path, capsys):

@@ -96,6 +96,13 @@ def test_no_preference_at_all_is_not_unique():
     assert not von_neumann_winner(np.full((4, 4), 0.5)).unique
 
 
+@pytest.mark.parametrize(("excess", "unique"), [(1e-8, False), (1e-4, True)])
+def test_a_preference_within_rounding_of_one_half_counts_as_a_tie(excess, unique):
+    winner = von_neumann_winner(check_game([[0.5, 0.5 + excess], [0.5 - excess, 0.5]]))
+    assert winner.unique == unique
+    assert winner.policy_N[0] == pytest.approx(1, abs=1e-12)
+
+
 @pytest.mark.parametrize("noise", [1e-4, 1e-6, 1e-8, 1e-10])
 def test_nearly_tied_games_are_solved(noise):
     rng = np.random.default_rng(1)

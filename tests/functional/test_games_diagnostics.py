@@ -68,6 +68,14 @@ def test_condorcet_and_copeland_winners():
     assert copeland_winners(tied) == (0,)
 
 
+def test_copeland_counts_losses_as_well_as_wins():
+    # Response 0 has two wins and two losses, 1 and 4 have one win and otherwise ties.
+    probs = np.full((5, 5), 0.5)
+    for winner, loser in [(0, 2), (0, 3), (1, 0), (4, 0)]:
+        probs[winner, loser], probs[loser, winner] = 0.9, 0.1
+    assert copeland_winners(probs) == (1, 4)
+
+
 def test_borda_scores_leave_the_diagonal_out():
     np.testing.assert_allclose(borda_scores(game_zoo.rps(0.9, 0.7, 0.8)), [0.55, 0.4, 0.55])
 
