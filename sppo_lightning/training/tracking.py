@@ -26,10 +26,11 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 
 from sppo_lightning.errors import ConfigError, RunFolderError
 from sppo_lightning.io.crash_points import crash_point
+from sppo_lightning.io.secrets import mask_secrets, redact
 from sppo_lightning.training.data import RunPaused
 from sppo_lightning.training.run_folder import RunFolder
 from sppo_lightning.training.tracking_store import RUN_KEY, create_database, find_or_create_experiment, find_run
-from sppo_lightning.training.tracking_uri import default_tracking_uri, is_server, redact, without_credentials
+from sppo_lightning.training.tracking_uri import default_tracking_uri, is_server, without_credentials
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -282,7 +283,7 @@ def _flatten(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
         if isinstance(value, Mapping):
             yield from _flatten(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}", redact(str(value))[:_MAX_PARAM_CHARS]
+            yield f"{prefix}{key}", redact(str(mask_secrets(value, str(key))))[:_MAX_PARAM_CHARS]
 
 
 def _cell(value: Any) -> Any:

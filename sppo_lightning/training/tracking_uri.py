@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-# Everything between "://" and the last "@" of a word; without a ":" it may not hold a "/", which begins a path.
-_USER_INFO = re.compile(r"(?<=://)(?:[^\s\"'<>/:@]*:[^\s\"'<>]*|[^\s\"'<>/]+)@")
+from sppo_lightning.io.secrets import redact
 
 
 def default_tracking_uri(run_folder: str | Path) -> str:
@@ -47,11 +45,6 @@ def run_page(tracking_uri: str, experiment_id: str, run_id: str, port: int = 500
         server = f"http://127.0.0.1:{port}"
     # Without the workflow type a fresh browser frames the run as an evaluation of prompts.
     return RunPage(command, f"{server}/#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning")
-
-
-def redact(text: str) -> str:
-    """Replaces the user name and password of every URI in a text by ***."""
-    return _USER_INFO.sub("***@", text)
 
 
 def without_credentials(uri: str) -> str:
