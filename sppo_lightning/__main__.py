@@ -1,37 +1,23 @@
 """`python -m sppo_lightning`: finds the verb, and turns our errors into one readable paragraph.
 
-Help and the light verbs answer before Lightning is imported, which takes seconds.
+Help, the light verbs and a configuration file that cannot be read answer before Lightning is imported.
 """
 
 from __future__ import annotations
 
 import importlib
 import sys
+from difflib import get_close_matches
 
 from sppo_lightning import __version__
+from sppo_lightning.cli_help import FIT_KEYS, HELP
 from sppo_lightning.errors import ConfigError, SPPOError
 
-LIGHT_VERBS = {"lab": "sppo_lightning.commands.lab"}
-TRAINER_VERBS = ("fit",)
-
-HELP = """\
-Align a language model by self-play against general preferences.
-
-usage: python -m sppo_lightning VERB [--config FILE ...] [--KEY VALUE ...]
-
-verbs:
-  fit    play rounds: sample, judge, train, export the next policy; the same command goes on after a kill
-  lab    play preference games whose answer is known, with the exact update of every method
-
-start here:
-  python -m sppo_lightning fit --config configs/quickstart.yaml
-  python -m sppo_lightning fit --config configs/quickstart.yaml --data.prompts my_prompts.jsonl
-  python -m sppo_lightning fit --help            the keys people change, then all of them
-  python -m sppo_lightning fit --print_config    every setting with its default
-
-Several --config are merged, later ones win; a --KEY VALUE wins over files. A configuration names classes that are
-then run: a config is code, so run only those you trust.
-"""
+VERBS = {
+    "fit": "play rounds: sample, judge, train, export the next policy; the same command goes on after a kill",
+    "lab": "play preference games whose answer is known, with the exact update of every method",
+}
+"""What each verb does. `fit` is the Trainer's, every other verb is the module of its name in `commands`."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -45,29 +31,38 @@ def main(argv: list[str] | None = None) -> int:
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help", "help"):
-        print(HELP, end="")
+        width = max(map(len, VERBS))
+        print(HELP.format(verbs="\n".join(f"  {verb:{width}}  {does}" for verb, does in VERBS.items())), end="")
         return 0
     if argv[0] == "--version":
         print(f"sppo_lightning {__version__}")
         return 0
-    verb, rest = argv[0], argv[1:]
     try:
-        if verb in LIGHT_VERBS:
-            return importlib.import_module(LIGHT_VERBS[verb]).main(rest)
-        if verb in TRAINER_VERBS:
-            from sppo_lightning.cli import main as trainer_main
-
-            return trainer_main(verb, rest)
-        raise ConfigError(
-            f"{verb!r} is not a verb of sppo_lightning; there are {', '.join((*TRAINER_VERBS, *LIGHT_VERBS))}. "
-            "See python -m sppo_lightning --help"
-        )
+        return _run(argv[0], argv[1:])
     except SPPOError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("interrupted; the same command goes on", file=sys.stderr)
         return 130
+
+
+def _run(verb: str, argv: list[str]) -> int:
+    if verb not in VERBS:
+        close = get_close_matches(verb, VERBS, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(VERBS)}."
+        raise ConfigError(f"{verb!r} is not a verb of sppo_lightning; {hint} See python -m sppo_lightning --help")
+    if verb != "fit":
+        return importlib.import_module(f"sppo_lightning.commands.{verb}").main(argv)
+    if "--help" in argv or "-h" in argv:
+        print(FIT_KEYS, flush=True)
+    from sppo_lightning.cli_files import read_config_files, rewrite
+
+    argv = rewrite(argv)
+    read_config_files(argv)  # what is wrong with them is said at once
+    from sppo_lightning.cli import main as trainer_main
+
+    return trainer_main(verb, argv)
 
 
 if __name__ == "__main__":

@@ -2,90 +2,38 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
 
 import torch
-import transformers
 import yaml
 from jsonargparse import ArgumentError
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 # Short class names (`--model.objective DPO`) find what has been imported.
 import sppo_lightning.callbacks
 import sppo_lightning.engines
 import sppo_lightning.objectives
-import sppo_lightning.oracles
-from sppo_lightning.errors import ConfigError
+import sppo_lightning.oracles  # noqa: F401
+from sppo_lightning.cli_errors import CommandLine, explain
+from sppo_lightning.cli_files import read_config_files
+from sppo_lightning.cli_help import USAGE
+from sppo_lightning.cli_quiet import quieten
+from sppo_lightning.cli_settings import MAY_CHANGE, REFUSED, check, flatten
+from sppo_lightning.cli_types import parameters
+from sppo_lightning.errors import ConfigError, SPPOError
 from sppo_lightning.io.files import atomic_write
+from sppo_lightning.io.secrets import mask_secrets
 from sppo_lightning.training.checkpoint import AtomicCheckpointIO
 from sppo_lightning.training.data import RunPaused, SelfPlayDataModule
 from sppo_lightning.training.module import PolicyModule
 from sppo_lightning.training.run_folder import RunFolder
 from sppo_lightning.training.tracking import RunLogger
-from sppo_lightning.training.tracking_uri import redact
 
-# The Trainer's settings that cannot work with this loop, and what to write instead.
-REFUSED = {
-    "max_epochs": "write data.num_rounds and data.epochs_per_round",
-    "max_steps": "write data.num_rounds and data.epochs_per_round",
-    "min_epochs": "write data.num_rounds",
-    "min_steps": "write data.num_rounds",
-    "max_time": "stop the run when you like: the same command goes on",
-    "accumulate_grad_batches": "write data.global_batch_prompts (the step) and data.max_pack_tokens (the memory)",
-    "gradient_clip_val": "write model.max_grad_norm",
-    "gradient_clip_algorithm": "write model.max_grad_norm",
-    "reload_dataloaders_every_n_epochs": "leave it out: rounds are loaded as they are played",
-    "use_distributed_sampler": "leave it out: each step is split over the processes already",
-    "enable_checkpointing": "write model.checkpoint_every_n_steps",
-    "limit_train_batches": "write data.prompts_per_round",
-    "overfit_batches": "write data.prompts_per_round",
-    "fast_dev_run": "write data.num_rounds 1 and data.prompts_per_round 4",
-    "strategy": "leave it out: a run is one process for now",
-    "num_nodes": "leave it out: a run is one process for now",
-    "devices": "leave it out: a run is one process for now",
-}
-# Settings that do not decide what a run computes; every other one is fixed when the run starts.
-MAY_CHANGE = frozenset(
-    {
-        "cpu_threads",
-        "data.init_args.num_rounds",
-        "data.init_args.stop_after",
-        "model.init_args.checkpoint_every_n_steps",
-        "trainer.callbacks",
-        "trainer.default_root_dir",
-        "trainer.enable_progress_bar",
-        "trainer.enable_model_summary",
-        "trainer.log_every_n_steps",
-        "trainer.logger",
-        "trainer.profiler",
-    }
-)
 DEFAULT_CALLBACKS = ("RoundProgress", "RoundMetrics", "HeldOutEvaluation", "SampleTable", "ModelCard", "RunSummary")
-FIT_KEYS = """\
-The keys people change (all of them follow):
-
-  --data.prompts FILE              prompts: .jsonl, .json, .txt, .csv, .parquet, a folder, or a hub dataset
-  --model.policy FOLDER_OR_ID      the start policy
-  --data.oracle CLASS              who judges                      --data.oracle.KEY VALUE for its arguments
-  --model.objective CLASS          SPPO, DPO, ...                  --model.objective.eta 1000
-  --data.engine CLASS              who generates                   --data.engine.max_new_tokens 512
-  --data.num_rounds N              rounds
-  --data.num_candidates K          responses for each prompt
-  --data.prompts_per_round N       fresh prompts each round (not set: all prompts each round)
-  --data.epochs_per_round N        passes over a round
-  --data.global_batch_prompts N    prompts in one optimiser step
-  --data.pairing CLASS             BestWorst or All
-  --model.optimizer CLASS          --model.optimizer.lr 5e-7
-  --data.max_pack_tokens N         tokens through the model at once: lower it when memory is short
-  --trainer.default_root_dir DIR   the run's folder
-  --seed_everything N              the seed of everything
-  --from RUN@round_001             begin at a round of another run and share its generated and judged files
-
-"""
 
 
 class SelfPlayCLI(LightningCLI):
@@ -121,27 +69,40 @@ class SelfPlayCLI(LightningCLI):
         return {"fit": {"model", "train_dataloaders", "val_dataloaders", "datamodule", "ckpt_path", "weights_only"}}
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parses what `main` was given, which is not always `sys.argv`."""
-        self.config = parser.parse_args(args)
+        """Parses what `main` was given, which is not always `sys.argv`, and refuses what cannot work."""
+        if "--help" in args or "-h" in args:  # the parser's own help leaves the arguments of these two out
+            for root in ("model", "data"):
+                with suppress(SystemExit):
+                    parser.parse_args([args[0], f"--{root}.help"])
+                print()
+        try:
+            self.config = parser.parse_args(args)
+        except ArgumentError as error:
+            raise ConfigError(explain(error, _command_line(args))) from None
+        verb = self.config.subcommand
+        defaults = {key: self._parser(verb).get_default(f"trainer.{key}") for key in REFUSED}
+        check(self.config[verb].as_dict(), defaults)
 
     def before_instantiate_classes(self) -> None:
-        """Everything that can be refused before a class is built is refused here."""
+        """Takes the run folder and compares the settings with those it was started with."""
         config = self.config[self.subcommand]
-        parser = self._parser(self.subcommand)
-        for key, instead in REFUSED.items():
-            if config.trainer[key] != parser.get_default(f"trainer.{key}"):
-                raise ConfigError(f"trainer.{key} = {config.trainer[key]} cannot work with self-play rounds: {instead}")
         if config.cpu_threads is not None:
             torch.set_num_threads(config.cpu_threads)
         self.run = RunFolder(config.trainer.default_root_dir)
         self.run.lock()
-        settings = self._settings()
-        self.run.fix_settings(settings, MAY_CHANGE)
+        self.run.fix_settings(dict(flatten(self._resolved())), MAY_CHANGE)
         num_rounds = config.data.init_args.get("num_rounds", 0)
         if num_rounds and self.run.state.get("finished_rounds", 0) >= num_rounds:
             print(f"{self.run} is finished: {num_rounds} rounds are trained and exported. Nothing to do.")
             print(f"For more rounds: --data.num_rounds {num_rounds + 1}; for a new run: --trainer.default_root_dir DIR")
             sys.exit(0)
+
+    def instantiate_classes(self) -> None:
+        """Builds what the configuration names; what a constructor refuses is said in the constructor's words."""
+        try:
+            super().instantiate_classes()
+        except (ValueError, MisconfigurationException) as error:
+            raise _refusal(error) from None
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A Trainer that cannot be configured into breaking the loop."""
@@ -149,19 +110,26 @@ class SelfPlayCLI(LightningCLI):
         assert isinstance(self.datamodule, SelfPlayDataModule)
         config = self.config_init[self.subcommand].trainer
         rounds = self.datamodule.num_rounds - self.datamodule.first_round
-        return super().instantiate_trainer(
-            logger=self._logger(config.logger),
-            plugins=[*(config.plugins or []), AtomicCheckpointIO()],
-            max_epochs=rounds * self.model.schedule.epochs_in_round(self.datamodule.epochs_per_round),
-            reload_dataloaders_every_n_epochs=1,
-            use_distributed_sampler=False,
-            enable_checkpointing=False,
-            **kwargs,
-        )
+        try:
+            return super().instantiate_trainer(
+                logger=self._logger(config.logger),
+                plugins=[*(config.plugins or []), AtomicCheckpointIO()],
+                max_epochs=rounds * self.model.schedule.epochs_in_round(self.datamodule.epochs_per_round),
+                reload_dataloaders_every_n_epochs=1,
+                use_distributed_sampler=False,
+                enable_checkpointing=False,
+                **kwargs,
+            )
+        except SPPOError:
+            raise
+        except (ValueError, MisconfigurationException) as error:
+            reason = " ".join(str(error).split()).rstrip(".")
+            raise ConfigError(f"trainer: {reason}. Check {self._chosen_for_trainer()}") from error
 
     def fit(self, model: PolicyModule, datamodule: SelfPlayDataModule) -> None:
         """Goes on from the run folder's checkpoint if there is one."""
         self._save_config()
+        self._announce(model, datamodule)
         checkpoint = self.run.last_checkpoint
         try:
             self.trainer.fit(
@@ -187,29 +155,62 @@ class SelfPlayCLI(LightningCLI):
             self.run.update(mlflow_run_id=logger.run_id)
         return logger
 
-    def _dumped(self) -> str:
-        """The resolved configuration as YAML, passwords in addresses masked."""
+    def _resolved(self) -> dict[str, Any]:
+        """The resolved configuration without the secrets in it."""
         text = self._parser(self.subcommand).dump(self.config[self.subcommand], skip_none=False)
-        return redact(text)
-
-    def _settings(self) -> dict[str, Any]:
-        """The resolved configuration, flat: dotted key -> value."""
-        return dict(_flatten(yaml.safe_load(self._dumped())))
+        return mask_secrets(yaml.safe_load(text))
 
     def _save_config(self) -> None:
         """Writes config.yaml into the run folder and, if there is MLflow, into the run."""
-        path = self.run.path / "config.yaml"
-        with atomic_write(path, kind="config") as temporary:
-            temporary.write_text(self._dumped(), encoding="utf-8")
+        text = yaml.safe_dump(self._resolved(), sort_keys=False, allow_unicode=True)
+        with atomic_write(self.run.path / "config.yaml", kind="config") as temporary:
+            temporary.write_text(text, encoding="utf-8")
         for logger in self.trainer.loggers:
             if isinstance(logger, RunLogger):
-                logger.log_text(path.read_text(encoding="utf-8"), "config.yaml")
+                logger.log_text(text, "config.yaml")
+
+    def _chosen_for_trainer(self) -> str:
+        """The Trainer's plain settings that are not its defaults: an error is about one of them."""
+        config, parser = self.config[self.subcommand].trainer, self._parser(self.subcommand)
+        chosen = {key: config[key] for key in vars(config) if config[key] != parser.get_default(f"trainer.{key}")}
+        plain = {key: value for key, value in chosen.items() if isinstance(value, str | int | float)}
+        return ", ".join(
+            f"trainer.{key}={value}" for key, value in plain.items() if key not in ("default_root_dir", "logger")
+        )
+
+    def _announce(self, model: PolicyModule, data: SelfPlayDataModule) -> None:
+        """One line that says what is about to be done."""
+        begins = "goes on" if self.run.last_checkpoint.is_file() else "begins"
+        rounds = f"{data.num_rounds} rounds" if data.num_rounds > 1 else "1 round"
+        print(
+            f"{self.run} {begins}: {rounds} of {type(model.objective).__name__} from "
+            f"{model.policy_source}, judged by {data.oracle.name} (seed {data.seed}, "
+            f"{self.trainer.strategy.root_device.type})",
+            flush=True,
+        )
 
 
-def _flatten(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
-    if isinstance(value, dict) and value:
-        return [pair for key, entry in value.items() for pair in _flatten(entry, f"{prefix}.{key}" if prefix else key)]
-    return [(prefix, value)]
+def _command_line(args: list[str]) -> CommandLine:
+    roots = {"trainer": Trainer, "model": PolicyModule, "data": SelfPlayDataModule}
+    return CommandLine(
+        verb=args[0],
+        argv=args[1:],
+        files=read_config_files(args[1:]),
+        roots=roots,
+        known_keys=[
+            *(f"{root}.{name}" for root, owner in roots.items() for name in parameters(owner)),
+            *("config", "print_config", "seed_everything", "cpu_threads", "from", "help"),
+        ],
+    )
+
+
+def _refusal(error: BaseException) -> BaseException:
+    """What a constructor raised, out of the exceptions that jsonargparse wraps around it."""
+    while error.__cause__ is not None and not isinstance(error, SPPOError):
+        error = error.__cause__
+    if isinstance(error, SPPOError) or not isinstance(error, ValueError | MisconfigurationException):
+        return error
+    return ConfigError(f"a class of the configuration refuses its arguments: {' '.join(str(error).split())}")
 
 
 def main(verb: str, argv: list[str]) -> int:
@@ -217,58 +218,24 @@ def main(verb: str, argv: list[str]) -> int:
 
     Args:
         verb: "fit".
-        argv: its arguments.
+        argv: its arguments, as `cli_files.rewrite` spells them.
 
     Raises:
         SPPOError: in words for the person at the terminal.
     """
-    if "--help" in argv or "-h" in argv:
-        print(FIT_KEYS)
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    transformers.utils.logging.disable_progress_bar()  # our own bars say what is going on
-    try:
-        SelfPlayCLI(
-            PolicyModule,
-            SelfPlayDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            save_config_callback=None,
-            seed_everything_default=42,
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-            parser_kwargs={"exit_on_error": False, verb: {"exit_on_error": False}},
-            args=[verb, *_rewrite(argv)],
-        )
-    except ArgumentError as error:
-        raise ConfigError(_readable(str(error))) from None
+    quieten()
+    # In full: an abbreviation would be a second name for a key, and a misspelling could be one.
+    parser_kwargs: dict[str, Any] = {"prog": "python -m sppo_lightning", "exit_on_error": False, "allow_abbrev": False}
+    SelfPlayCLI(
+        PolicyModule,
+        SelfPlayDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        save_config_callback=None,
+        seed_everything_default=42,
+        auto_configure_optimizers=False,
+        load_from_checkpoint_support=False,
+        parser_kwargs={**parser_kwargs, verb: {**parser_kwargs, "usage": USAGE, "description": "The Trainer's keys:"}},
+        args=[verb, *argv],
+    )
     return 0
-
-
-def _rewrite(argv: list[str]) -> list[str]:
-    """`--from` is short for `--data.fork_from`, and `configs/...` is found in the package when it is not here."""
-    rewritten: list[str] = []
-    for word in argv:
-        name, equals, value = word.partition("=")
-        if name == "--from":
-            word = f"--data.fork_from{equals}{value}"
-        if rewritten and rewritten[-1] in ("--config", "-c"):
-            word = resolve_config(word)
-        elif name in ("--config", "-c") and equals:
-            word = f"{name}={resolve_config(value)}"
-        rewritten.append(word)
-    return rewritten
-
-
-def resolve_config(word: str) -> str:
-    """`configs/...` as it stands here or, where there is none, in the package."""
-    parts = Path(word).parts
-    package = Path(sppo_lightning.__file__).parent
-    for root in (package, package.parent):  # in the wheel the configurations lie inside, in a checkout beside
-        if parts and parts[0] == "configs" and not Path(word).exists() and root.joinpath(word).is_file():
-            return str(root.joinpath(word))
-    return word
-
-
-def _readable(message: str) -> str:
-    """Jsonargparse's message without the leading boilerplate."""
-    return " ".join(message.split())

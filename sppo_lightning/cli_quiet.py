@@ -1,0 +1,24 @@
+"""Silences what libraries say that tells the person at the terminal nothing."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+
+import transformers
+
+_WARNINGS = (
+    r".*isinstance\(treespec, LeafSpec\)",  # Lightning's own use of an old torch name
+    r"You have overridden `transfer_batch_to_device` in `LightningModule`",  # on purpose
+)
+
+
+def quieten() -> None:
+    """Devices that are not there, tips, "`Trainer.fit` stopped", bars inside our own; warnings are kept."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in _WARNINGS:
+        warnings.filterwarnings("ignore", message=message)
+    transformers.utils.logging.disable_progress_bar()
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -1,0 +1,108 @@
+"""What a parsed configuration may say: refusals before a class is built, and what may change when a run goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+
+from sppo_lightning.cli_types import accepts_null, imported, parameters, spoken
+from sppo_lightning.errors import ConfigError
+
+# The Trainer's settings that cannot work with this loop, and what to write instead.
+REFUSED = {
+    "max_epochs": "write data.num_rounds and data.epochs_per_round",
+    "max_steps": "write data.num_rounds and data.epochs_per_round",
+    "min_epochs": "write data.num_rounds",
+    "min_steps": "write data.num_rounds",
+    "max_time": "stop the run when you like: the same command goes on",
+    "accumulate_grad_batches": "write data.global_batch_prompts (the step) and data.max_pack_tokens (the memory)",
+    "gradient_clip_val": "write model.max_grad_norm",
+    "gradient_clip_algorithm": "write model.max_grad_norm",
+    "reload_dataloaders_every_n_epochs": "leave it out: rounds are loaded as they are played",
+    "use_distributed_sampler": "leave it out: each step is split over the processes already",
+    "enable_checkpointing": "write model.checkpoint_every_n_steps",
+    "limit_train_batches": "write data.prompts_per_round",
+    "overfit_batches": "write data.prompts_per_round",
+    "fast_dev_run": "write data.num_rounds 1 and data.prompts_per_round 4",
+    "precision": "write model.dtype bfloat16: the frozen log-probabilities must be computed in the same arithmetic",
+    "strategy": "leave it out: a run is one process for now",
+    "num_nodes": "leave it out: a run is one process for now",
+    "devices": "leave it out: a run is one process for now",
+}
+# Settings that do not decide what a run computes; every other one is fixed when the run starts.
+MAY_CHANGE = frozenset(
+    {
+        "cpu_threads",
+        "data.init_args.num_rounds",
+        "data.init_args.stop_after",
+        "model.init_args.checkpoint_every_n_steps",
+        "trainer.callbacks",
+        "trainer.default_root_dir",
+        "trainer.enable_progress_bar",
+        "trainer.enable_model_summary",
+        "trainer.log_every_n_steps",
+        "trainer.logger",
+        "trainer.profiler",
+    }
+)
+_MAX_SEED = 2**32 - 1  # numpy takes no more
+
+
+def check(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Refuses what parses but cannot work, before a class is built.
+
+    Args:
+        config: the parsed configuration as plain dictionaries: `trainer`, `model`, `data`, `seed_everything`, ...
+        defaults: the Trainer's defaults.
+
+    Raises:
+        ConfigError: names the key, and what to write instead.
+    """
+    for key, instead in REFUSED.items():
+        if config["trainer"][key] != defaults[key]:
+            raise ConfigError(f"trainer.{key} = {config['trainer'][key]} cannot work with self-play rounds: {instead}")
+    seed = config["seed_everything"]
+    if isinstance(seed, bool) or not 0 <= seed <= _MAX_SEED:
+        raise ConfigError(f"seed_everything must be a whole number from 0 to {_MAX_SEED}, got {str(seed).lower()}")
+    threads = config["cpu_threads"]
+    if threads is not None and threads < 1:
+        raise ConfigError(f"cpu_threads must be at least 1, or null for torch's own choice, got {threads}")
+    for root in ("model", "data"):
+        _refuse_nulls(root, config[root])
+    _try_optimizer(config["model"]["init_args"].get("optimizer"))
+
+
+def flatten(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested settings as (dotted key, value); lists stay whole."""
+    if isinstance(settings, dict) and settings:
+        for key, entry in settings.items():
+            yield from flatten(entry, f"{prefix}.{key}" if prefix else key)
+    else:
+        yield prefix, settings
+
+
+def _refuse_nulls(key: str, spec: Any) -> None:
+    """The parser takes null for any argument of a class, whatever its type."""
+    if isinstance(spec, list):
+        for item in spec:
+            _refuse_nulls(key, item)
+    if not isinstance(spec, dict) or "class_path" not in spec:
+        return
+    types = parameters(imported(spec["class_path"]))
+    for name, value in spec.get("init_args", {}).items():
+        if value is None and not accepts_null(types.get(name)):
+            raise ConfigError(f"{key}.{name}: expected {spoken(types[name])}, got null")
+        _refuse_nulls(f"{key}.{name}", value)
+
+
+def _try_optimizer(spec: Any) -> None:
+    """Builds the optimiser over one number: its own checks of its arguments would come after the model is loaded."""
+    if not isinstance(spec, dict):
+        return
+    try:
+        imported(spec["class_path"])([torch.nn.Parameter(torch.zeros(1, 1))], **spec.get("init_args", {}))
+    except (ValueError, TypeError) as error:
+        name = spec["class_path"].rpartition(".")[2]
+        raise ConfigError(f"model.optimizer: {name} refuses its arguments: {error}") from error
