@@ -45,5 +45,5 @@ def _mean_of_others(inputs: ObjectiveInputs) -> Tensor:
     prompts, prompt_R = inputs.prompt_R.unique(return_inverse=True)
     total_B, count_B = (win_rate_R.new_zeros(len(prompts)).index_add(0, prompt_R, x) for x in (win_rate_R, live_R))
     others_R = count_B[prompt_R] - live_R
-    mean_R = (total_B[prompt_R] - win_rate_R) / others_R.clamp(min=1)
+    mean_R = (total_B[prompt_R] - win_rate_R) / others_R
     return torch.where(others_R > 0, mean_R, torch.full_like(mean_R, 0.5))
