@@ -4,16 +4,66 @@ import pytest
 
 from sppo_lightning.io.secrets import MASK, is_secret_name, mask_secrets, redact
 
-SECRET_NAMES = """
-    api_key apiKey API-KEY openai_key OPENAI_API_KEY aws_secret_access_key private_key encryption_key token hf_token
-    HF_TOKEN access_token auth_token id_token bearerToken password db_password passwd passphrase client_secret secret
-    secrets credentials Authorization api_keys access_tokens aws_secret_key_id
-""".split()
-OTHER_NAMES = """
-    max_tokens max_new_tokens batch_tokens max_pack_tokens num_tokens stop_tokens use_cls_token num_memory_tokens
-    pad_token eos_token bos_token mask_token pad_token_id image_token cost_per_token tokenizer tokenize key keys
-    prompt_key sort_key cache_key monitor_key num_key_value_heads api_key_env password_file keyboard secretary monkey
-""".split()
+SECRET_NAMES = [
+    "api_key",
+    "apiKey",
+    "API-KEY",
+    "openai_key",
+    "OPENAI_API_KEY",
+    "aws_secret_access_key",
+    "private_key",
+    "encryption_key",
+    "token",
+    "hf_token",
+    "HF_TOKEN",
+    "access_token",
+    "auth_token",
+    "id_token",
+    "bearerToken",
+    "password",
+    "db_password",
+    "passwd",
+    "passphrase",
+    "client_secret",
+    "secret",
+    "secrets",
+    "credentials",
+    "Authorization",
+    "api_keys",
+    "access_tokens",
+    "aws_secret_key_id",
+]
+OTHER_NAMES = [
+    "max_tokens",
+    "max_new_tokens",
+    "batch_tokens",
+    "max_pack_tokens",
+    "num_tokens",
+    "stop_tokens",
+    "use_cls_token",
+    "num_memory_tokens",
+    "pad_token",
+    "eos_token",
+    "bos_token",
+    "mask_token",
+    "pad_token_id",
+    "image_token",
+    "cost_per_token",
+    "tokenizer",
+    "tokenize",
+    "key",
+    "keys",
+    "prompt_key",
+    "sort_key",
+    "cache_key",
+    "monitor_key",
+    "num_key_value_heads",
+    "api_key_env",
+    "password_file",
+    "keyboard",
+    "secretary",
+    "monkey",
+]
 
 
 @pytest.mark.parametrize("name", SECRET_NAMES)
