@@ -51,9 +51,12 @@ class StepLoader:
             )
 
     def state_dict(self) -> dict[str, int]:
-        """The number of steps already handed out."""
-        return {"position": self._position}
+        """The number of steps already handed out; 0 at an epoch's end, which is the start of the next one.
+
+        The next epoch may be another round's and have fewer steps, so it could not tell the end of this one.
+        """
+        return {"position": self._position % len(self._plan)}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continues behind the steps already taken. A state saved at an epoch's end belongs to the next one's start."""
-        self._start = state["position"] % len(self._plan)
+        """Continues behind the steps already taken."""
+        self._position = self._start = state["position"]

@@ -43,7 +43,7 @@ class PolicyModule(pl.LightningModule):
         lr_schedule: shape of the learning rate over a round: linear, cosine, constant, constant_with_warmup.
         warmup_ratio: share of the schedule's steps over which the rate rises from 0.
         lr_schedule_epochs: horizon of the schedule in epochs, apart from where training stops (SPPO's paper stops an
-            18-epoch schedule after 1). Not set: the epochs of the round.
+            18-epoch schedule after 1). Not set: the epochs of the round, or of the run with reset_optimizer never.
         reset_optimizer: "round": a fresh optimiser and schedule each round; "never": they go on.
         max_grad_norm: gradients are clipped to this 2-norm; not set: no clipping.
         dtype: of the weights in training and in exports.
@@ -91,7 +91,6 @@ class PolicyModule(pl.LightningModule):
 
         self.policy: nn.Module | None = None
         self._tokenizer: Any = None
-        self._metrics = StepMetrics()
         # Saved with the weights: which round they are in the middle of, and the shape of its learning-rate schedule.
         self.round_in_training: int | None = None
         self.round_first_step = 0
@@ -148,7 +147,7 @@ class PolicyModule(pl.LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Lightning calls this once; `on_train_epoch_start` has it called again for each round."""
         optimizer = self._make_optimizer(self.parameters())
-        epochs = self._lr_schedule_epochs or self._data.epochs_per_round
+        epochs = self._lr_schedule_epochs or self._epochs_until_reset
         horizon = self._steps_per_epoch * epochs
         scheduler = get_scheduler(
             self._lr_schedule,
@@ -157,6 +156,14 @@ class PolicyModule(pl.LightningModule):
             num_training_steps=horizon,
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler}}
+
+    @property
+    def _epochs_until_reset(self) -> int:
+        """How long one optimiser lives: a rate that reached 0 after the first round would stay there for good."""
+        if self._reset_optimizer == "round":
+            return self.schedule.epochs_in_round(self._data.epochs_per_round)
+        assert self.trainer.max_epochs is not None
+        return self.trainer.max_epochs
 
     def on_train_epoch_start(self) -> None:
         """A round's first epoch starts with a fresh optimiser and learning-rate schedule.
@@ -171,10 +178,6 @@ class PolicyModule(pl.LightningModule):
         if self._reset_optimizer == "round" or self.trainer.global_step == 0:
             self.trainer.strategy.setup_optimizers(self.trainer)
 
-    def transfer_batch_to_device(self, batch: GlobalBatch, device: torch.device, dataloader_idx: int) -> GlobalBatch:
-        """Leaves the batch where it is: each pack goes to the device when its turn comes."""
-        return batch
-
     # --- one global step ---------------------------------------------------------------------------------------------
 
     def training_step(self, batch: GlobalBatch, batch_idx: int) -> None:
@@ -188,6 +191,7 @@ class PolicyModule(pl.LightningModule):
         assert isinstance(optimizer, LightningOptimizer)
         assert isinstance(scheduler, torch.optim.lr_scheduler.LRScheduler)
         optimizer.zero_grad()
+        step_metrics = StepMetrics()
         total_weight = torch.zeros((), device=self.device)
         for pack in batch.packs:
             policy_logps_R = response_logps(self.policy, pack.rows)
@@ -195,7 +199,7 @@ class PolicyModule(pl.LightningModule):
             outputs = self.objective(inputs)
             self.manual_backward((outputs.loss * outputs.weight).sum())
             total_weight += outputs.weight.sum()
-            self._metrics.update(inputs, outputs)
+            step_metrics.update(inputs, outputs)
         grad_norm = self._normalise_and_clip(total_weight)
         learning_rate = optimizer.param_groups[0]["lr"]
         crash_point("before_optimizer_step")
@@ -205,8 +209,10 @@ class PolicyModule(pl.LightningModule):
         # Logged here rather than by self.log, which sends only after the checkpoint of this step is written: a kill in
         # between would lose the line for good.
         if step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            metrics = self._metrics.compute()
-            metrics |= {"train/grad_norm": float(grad_norm), "train/learning_rate": learning_rate}
+            metrics = step_metrics.compute() | {
+                "train/grad_norm": float(grad_norm),
+                "train/learning_rate": learning_rate,
+            }
             for logger in self.loggers:
                 logger.log_metrics(metrics, step=step)
         crash_point("after_step_metrics")

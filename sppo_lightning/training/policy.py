@@ -40,9 +40,10 @@ def load_policy(source: str, dtype: torch.dtype = torch.float32, trust_remote_co
     """
     try:
         config = AutoConfig.from_pretrained(resolve(source), trust_remote_code=trust_remote_code)
-        for name, value in vars(config).items():
-            if "drop" in name and isinstance(value, float):
-                setattr(config, name, 0.0)
+        for part in (config, config.get_text_config()):  # a multimodal model nests its language model's
+            for name, value in vars(part).items():
+                if "drop" in name and isinstance(value, float):
+                    setattr(part, name, 0.0)
         model = AutoModelForCausalLM.from_pretrained(
             resolve(source), config=config, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code
         )

@@ -9,7 +9,7 @@ from sppo_lightning.types import ObjectiveInputs, ObjectiveOutputs
 
 
 class StepMetrics:
-    """Collects over the packs of a step, then gives `train/<name>` values."""
+    """Collects over the packs of one step, then gives `train/<name>` values."""
 
     def __init__(self) -> None:
         self._means: dict[str, MeanMetric] = {}
@@ -32,9 +32,7 @@ class StepMetrics:
             metric.update(values[counted], weights[counted])
 
     def compute(self) -> dict[str, float]:
-        """`train/<name>` -> mean over the global step, and a fresh start."""
-        values = {
+        """`train/<name>` -> mean over the global step; nothing for a name that no row or pair counted towards."""
+        return {
             f"train/{name}": float(metric.compute()) for name, metric in self._means.items() if metric.update_called
         }
-        self._means.clear()
-        return values
