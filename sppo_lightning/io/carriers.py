@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 import torch
+from torch import Tensor
 
 from sppo_lightning.types import Candidates, PreferenceMatrix, Prompt, SamplingConfig, Targets
 
@@ -41,6 +42,7 @@ TARGETS = pa.schema(
         "prompt_id": pa.string(),
         "candidate": pa.int16(),
         "win_rate": pa.float32(),
+        "score": pa.float32(),
         "trained": pa.bool_(),
         "weight": pa.float32(),
     }
@@ -147,19 +149,28 @@ def preferences_from(table: pa.Table, self_play: bool) -> PreferenceMatrix:
     J = max(len(r["probs"][0]) for r in rows)
     probs_BKJ = torch.full((len(rows), K, J), 0.5)
     judged_BKJ = torch.zeros(len(rows), K, J, dtype=torch.bool)
+    scores_BK = torch.full((len(rows), K), torch.nan)
     for b, row in enumerate(rows):
         probs_KJ = torch.tensor(row["probs"])
         probs_BKJ[b, : probs_KJ.shape[0], : probs_KJ.shape[1]] = probs_KJ
         judged_BKJ[b, : probs_KJ.shape[0], : probs_KJ.shape[1]] = torch.tensor(row["judged"])
+        if row["scores"] is not None:
+            scores_BK[b, : len(row["scores"])] = torch.tensor(row["scores"])
     return PreferenceMatrix(
-        probs_BKJ=probs_BKJ, judged_BKJ=judged_BKJ, self_play=self_play, prompt_ids=[r["prompt_id"] for r in rows]
+        probs_BKJ=probs_BKJ,
+        judged_BKJ=judged_BKJ,
+        scores_BK=None if any(r["scores"] is None for r in rows) else scores_BK,
+        self_play=self_play,
+        prompt_ids=[r["prompt_id"] for r in rows],
     )
 
 
-def targets_tables(prompts: Sequence[Prompt], targets: Sequence[Targets]) -> tuple[pa.Table, pa.Table]:
-    """Every candidate with its win rate and whether it is trained on, and every trained pair."""
+def targets_tables(
+    prompts: Sequence[Prompt], targets: Sequence[Targets], scores_BK: Tensor | None = None
+) -> tuple[pa.Table, pa.Table]:
+    """Every candidate with win rate, score if there is one, and whether it is trained on; every trained pair."""
     rows, pairs = [], []
-    for prompt, target in zip(prompts, targets, strict=True):
+    for b, (prompt, target) in enumerate(zip(prompts, targets, strict=True)):
         weights = dict(zip(target.rows, target.row_weights, strict=True))
         for k, win_rate in enumerate(target.win_rate_K.tolist()):
             rows.append(
@@ -167,6 +178,7 @@ def targets_tables(prompts: Sequence[Prompt], targets: Sequence[Targets]) -> tup
                     "prompt_id": prompt.prompt_id,
                     "candidate": k,
                     "win_rate": win_rate,
+                    "score": None if scores_BK is None else float(scores_BK[b, k]),
                     "trained": k in weights,
                     "weight": weights.get(k, 0.0),
                 }
@@ -182,3 +194,24 @@ def targets_tables(prompts: Sequence[Prompt], targets: Sequence[Targets]) -> tup
                 }
             )
     return pa.Table.from_pylist(rows, TARGETS), pa.Table.from_pylist(pairs, PAIRS)
+
+
+def targets_from(prompts: Sequence[Prompt], rows: pa.Table, pairs: pa.Table) -> list[Targets]:
+    """The targets of these prompts from the two tables."""
+    rows_of: dict[str, list[dict]] = {prompt.prompt_id: [] for prompt in prompts}
+    pairs_of: dict[str, list[dict]] = {prompt.prompt_id: [] for prompt in prompts}
+    for row in rows.to_pylist():
+        rows_of[row["prompt_id"]].append(row)
+    for pair in pairs.to_pylist():
+        pairs_of[pair["prompt_id"]].append(pair)
+    return [
+        Targets(
+            win_rate_K=torch.tensor([row["win_rate"] for row in rows_of[prompt_id]]),
+            rows=tuple(row["candidate"] for row in rows_of[prompt_id] if row["trained"]),
+            row_weights=tuple(row["weight"] for row in rows_of[prompt_id] if row["trained"]),
+            pairs=tuple((pair["chosen"], pair["rejected"]) for pair in pairs_of[prompt_id]),
+            pair_probs=tuple(pair["pair_prob"] for pair in pairs_of[prompt_id]),
+            pair_weights=tuple(pair["weight"] for pair in pairs_of[prompt_id]),
+        )
+        for prompt_id in rows_of
+    ]

@@ -25,6 +25,7 @@ class PromptGroup:
     response_ids: Sequence[Sequence[int]]
     candidates: Sequence[int]
     win_rates: Sequence[float]
+    scores: Sequence[float] | None
     row_weights: Sequence[float]
     pairs: Sequence[tuple[int, int]]
     pair_probs: Sequence[float]
@@ -92,6 +93,7 @@ def make_pack(groups: Sequence[PromptGroup]) -> Pack:
             pair_prob_M=rows(lambda group: group.pair_probs),
             weight_M=rows(lambda group: group.pair_weights),
             log_z_R=None if None in log_zs else torch.tensor(log_zs, dtype=torch.float32),
+            score_R=None if any(group.scores is None for group in groups) else rows(lambda group: group.scores or ()),
         ),
     )
 
@@ -160,6 +162,7 @@ class RoundDataset:
                     response_ids=[token_ids[prompt_id, k] for k in candidates],
                     candidates=candidates,
                     win_rates=[row["win_rate"] for row in trained],
+                    scores=None if trained[0]["score"] is None else [row["score"] for row in trained],
                     row_weights=[row["weight"] for row in trained],
                     pairs=[(row_of[row["chosen"]], row_of[row["rejected"]]) for row in pairs[prompt_id]],
                     pair_probs=[row["pair_prob"] for row in pairs[prompt_id]],

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pyarrow.compute as pc
 
-from sppo_lightning.selfplay.store import RoundFolder
+from sppo_lightning.selfplay.store import IMPORTED, RoundFolder
 
 
 def round_metrics(folder: RoundFolder, oracle: str) -> dict[str, float]:
@@ -25,9 +25,11 @@ def round_metrics(folder: RoundFolder, oracle: str) -> dict[str, float]:
     repeats: Counter[tuple] = Counter(
         (row["prompt_id"], tuple(row["token_ids"])) for row in candidates.select(["prompt_id", "token_ids"]).to_pylist()
     )
-    generated = pc.sum(lengths).as_py()
+    verdicts = folder.verdicts(oracle)
+    was_played = verdicts != IMPORTED  # an imported round cost nothing
+    generated = pc.sum(lengths).as_py() if was_played else 0
     queries = 0
-    for path in sorted((folder.path / "preferences" / oracle).iterdir()):
+    for path in sorted((folder.path / verdicts).iterdir()) if was_played else ():
         stage = path.relative_to(folder.path).as_posix()
         for judged in folder.read_stage(stage, num_chunks)["judged"].to_pylist():
             if path.name == "self":

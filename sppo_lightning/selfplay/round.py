@@ -15,15 +15,15 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from sppo_lightning.errors import EngineError
+from sppo_lightning.errors import EngineError, OracleError
 from sppo_lightning.functional.logps import TokenRows
 from sppo_lightning.functional.seeds import derive_seed
 from sppo_lightning.io import carriers
 from sppo_lightning.io.crash_points import crash_point
 from sppo_lightning.selfplay.metrics import round_metrics
 from sppo_lightning.selfplay.players import RoundPlayers, RoundSettings
+from sppo_lightning.selfplay.selection import choose_targets
 from sppo_lightning.selfplay.store import RoundFolder
-from sppo_lightning.selfplay.win_rates import mixture_win_rates, win_rates
 from sppo_lightning.types import Candidates, PreferenceMatrix, Prompt
 
 
@@ -92,7 +92,7 @@ class _Play:
         self.folder, self.round_index, self.settings, self.players = folder, round_index, settings, players
         self.prompts, self.prompt_token_ids = prompts, prompt_token_ids
         self.seconds: dict[str, float] = {}
-        self._judges = f"preferences/{players.oracle.name}"
+        self._verdicts = folder.verdicts(players.oracle.name)
         if players.world.rank == 0:
             folder.begin(asdict(settings), carriers.prompts_table(prompts, prompt_token_ids))
         players.world.barrier()
@@ -144,9 +144,11 @@ class _Play:
         def make(chunk: slice) -> pa.Table:
             candidates = self._candidates(0, chunk)
             opponents = None if lag == 0 else self._candidates(lag, chunk)
-            return carriers.preferences_table(self.prompts[chunk], self.players.oracle.compare(candidates, opponents))
+            matrix = self.players.oracle.compare(candidates, opponents)
+            self._check_oracle(matrix, candidates, opponents)
+            return carriers.preferences_table(self.prompts[chunk], matrix)
 
-        self._each_chunk(f"{self._judges}/{_opponent(lag)}", "judging", pairs, "pairs", make)
+        self._each_chunk(f"{self._verdicts}/{_opponent(lag)}", "judging", pairs, "pairs", make)
         self.players.oracle.close()
 
     def select(self, weights: Mapping[int, float]) -> None:
@@ -155,28 +157,24 @@ class _Play:
         Done again after a kill: it needs no model and no judge, and until the commit nothing proves the tables whole.
         """
         if self.players.world.rank == 0:
-            own = self._preferences(0)  # every opponent mixture gives pi_t a weight
-            trainable_BK = self._responses_that_count()
-            rates = []
-            for lag in weights:
-                matrix = self._preferences(lag)
-                if self.players.truncated == "drop":
-                    matrix = _without(matrix, trainable_BK)
-                rates.append(win_rates(matrix, self.players.self_comparison))
-            win_rate_BK = mixture_win_rates(rates, list(weights.values()))
-            if self.players.truncated == "keep":
-                trainable_BK = torch.ones_like(trainable_BK)
-            assert own.judged_BKJ is not None
-            targets = [
-                self.players.pairing(probs_KK, judged_KK, win_rate_K, trainable_K & ~win_rate_K.isnan())
-                for probs_KK, judged_KK, win_rate_K, trainable_K in zip(
-                    own.probs_BKJ, own.judged_BKJ, win_rate_BK, trainable_BK, strict=True
-                )
-            ]
-            rows, pairs = carriers.targets_tables(self.prompts, targets)
+            if self.folder.has_table(f"{self._verdicts}/pairs"):  # they came with an imported round
+                rows, pairs = (self.folder.read_table(f"{self._verdicts}/{name}") for name in ("targets", "pairs"))
+            else:
+                rows, pairs = self._targets(weights)
             self.folder.write_table("targets", rows)
             self.folder.write_table("pairs", pairs)
         self.players.world.barrier()
+
+    def _targets(self, weights: Mapping[int, float]) -> tuple[pa.Table, pa.Table]:
+        targets, scores_BK = choose_targets(
+            {lag: self._preferences(lag) for lag in weights},
+            {lag: self._finished(lag) for lag in weights},
+            weights,
+            pairing=self.players.pairing,
+            truncated=self.players.truncated,
+            self_comparison=self.players.self_comparison,
+        )
+        return carriers.targets_tables(self.prompts, targets, scores_BK)
 
     def freeze(self, name: str) -> None:
         """Log pi(y | x) of the kept responses under a frozen policy such as "previous", pi_t."""
@@ -235,15 +233,28 @@ class _Play:
         )
 
     def _preferences(self, lag: int) -> PreferenceMatrix:
-        stage = f"{self._judges}/{_opponent(lag)}"
+        stage = f"{self._verdicts}/{_opponent(lag)}"
         table = self.folder.read_stage(stage, self.settings.num_chunks)
         return carriers.preferences_from(table, self_play=lag == 0)
 
-    def _responses_that_count(self) -> Tensor:
-        """[B, K] False where a response was truncated."""
-        table = self.folder.read_stage("candidates", self.settings.num_chunks)
-        finished = torch.tensor([reason == "stop" for reason in table["finish_reason"].to_pylist()])
-        return finished.reshape(len(self.prompts), self.settings.num_candidates)
+    def _finished(self, lag: int) -> list[Tensor]:
+        """[B][K] False where a response was truncated; an imported round may have another K at each prompt."""
+        table = self.folder.read_stage(_responses(lag), self.settings.num_chunks)
+        finished: dict[str, list[bool]] = {prompt.prompt_id: [] for prompt in self.prompts}
+        for row in table.select(["prompt_id", "finish_reason"]).to_pylist():
+            finished[row["prompt_id"]].append(row["finish_reason"] == "stop")
+        return [torch.tensor(values) for values in finished.values()]
+
+    def _check_oracle(self, matrix: PreferenceMatrix, candidates: Candidates, opponents: Candidates | None) -> None:
+        """What an oracle returned is about the responses it was given."""
+        columns = opponents or candidates
+        expected = (len(candidates), max(candidates.num_candidates), max(columns.num_candidates))
+        if tuple(matrix.probs_BKJ.shape) != expected or matrix.self_play != (opponents is None):
+            raise OracleError(
+                f"{type(self.players.oracle).__name__} returned preferences of shape {tuple(matrix.probs_BKJ.shape)} "
+                f"with self_play={matrix.self_play}; for {expected[0]} prompts, {expected[1]} candidates and "
+                f"{expected[2]} opponents it must be {expected} with self_play={opponents is None}"
+            )
 
     def _check_engine(self, candidates: Candidates, chunk: slice, count: int) -> None:
         """What an engine returned is what was asked for: these prompts, this many responses, these prompt tokens."""
@@ -272,12 +283,3 @@ def _responses(lag: int) -> str:
 
 def _opponent(lag: int) -> str:
     return "self" if lag == 0 else f"lag_{lag}"
-
-
-def _without(matrix: PreferenceMatrix, counts_BK: Tensor) -> PreferenceMatrix:
-    """The matrix without the dropped responses: their rows, and in self-play their columns, are not judged."""
-    assert matrix.judged_BKJ is not None
-    judged = matrix.judged_BKJ & counts_BK[:, :, None]
-    if matrix.self_play:
-        judged = judged & counts_BK[:, None, :]
-    return PreferenceMatrix(probs_BKJ=matrix.probs_BKJ, judged_BKJ=judged, self_play=matrix.self_play)

@@ -5,7 +5,7 @@
       round.json                                  how the data are made, and the hash of the prompts; begins the round
       candidates/00000-<hash>.parquet ...         pi_t's responses, in chunks
       opponents/lag_1/00000-<hash>.parquet ...    other policies' responses
-      preferences/<oracle>/self/00000-<hash>.parquet, .../lag_1/...
+      preferences/<oracle>/self/00000-<hash>.parquet, .../lag_1/...    (preferences/imported/... of an imported round)
       targets.parquet  pairs.parquet
       reference_logps/previous/00000-<hash>.parquet ...
       manifest.json                               hashes of all of the above; written last, it commits the round
@@ -32,6 +32,7 @@ from sppo_lightning.io.tables import read_table, write_table
 MANIFEST = "manifest.json"
 SETTINGS = "round.json"
 PROMPTS = "prompts.parquet"
+IMPORTED = "preferences/imported"
 
 
 class RoundFolder:
@@ -86,10 +87,19 @@ class RoundFolder:
         """
         return read_table(self.path / PROMPTS, read_sealed_json(self.path / SETTINGS)["prompts_sha256"])
 
+    def verdicts(self, oracle: str) -> str:
+        """Where the preferences lie: an imported round brought its own, every other one has its oracle's."""
+        return IMPORTED if (self.path / IMPORTED).is_dir() else f"preferences/{oracle}"
+
     # --- tables and chunks -------------------------------------------------------------------------------------------
+
+    def has_table(self, name: str) -> bool:
+        """Whether `<name>.parquet` is on disk."""
+        return (self.path / f"{name}.parquet").is_file()
 
     def write_table(self, name: str, table: pa.Table) -> None:
         """Writes `<name>.parquet`."""
+        assert not self.is_committed, f"{self} is committed and read-only"
         write_table(self.path / f"{name}.parquet", table, kind=name)
 
     def read_table(self, name: str) -> pa.Table:
@@ -102,6 +112,7 @@ class RoundFolder:
 
     def write_chunk(self, stage: str, index: int, table: pa.Table) -> None:
         """Writes one chunk, atomically."""
+        assert not self.is_committed, f"{self} is committed and read-only"
         write_chunk(self.path / stage, index, table, kind=stage.split("/")[0])
 
     def read_chunk(self, stage: str, index: int) -> pa.Table:

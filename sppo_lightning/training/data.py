@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 import lightning.pytorch as pl
@@ -12,22 +11,19 @@ from jsonargparse import lazy_instance
 
 from sppo_lightning.engines.base import Engine
 from sppo_lightning.errors import ConfigError, RunFolderError
-from sppo_lightning.functional.seeds import derive_seed
-from sppo_lightning.io import carriers
-from sppo_lightning.io.chat import check_prompt_lengths
-from sppo_lightning.io.prompts import read_prompts
 from sppo_lightning.oracles.base import PreferenceOracle
-from sppo_lightning.selfplay.dataset import RoundDataset
+from sppo_lightning.selfplay.dataset import GlobalBatch, RoundDataset
+from sppo_lightning.selfplay.official import import_round
 from sppo_lightning.selfplay.opponents import Opponent, SelfPlay
 from sppo_lightning.selfplay.pairing import BestWorst, Pairing
-from sppo_lightning.selfplay.players import RoundPlayers, RoundSettings, Truncated
-from sppo_lightning.selfplay.round import play_round
+from sppo_lightning.selfplay.players import Truncated
 from sppo_lightning.selfplay.store import MANIFEST
 from sppo_lightning.training.fork import Fork
 from sppo_lightning.training.loader import StepLoader
-from sppo_lightning.training.policies import ReachablePolicies
+from sppo_lightning.training.playing import play
 from sppo_lightning.training.progress import NullProgress
-from sppo_lightning.training.reference import existing_policies, reference_function
+from sppo_lightning.training.prompt_split import PromptSplit
+from sppo_lightning.training.reference import existing_policies
 from sppo_lightning.training.schedules import Position
 from sppo_lightning.training.world import TrainerWorld
 from sppo_lightning.types import Progress, Prompt
@@ -68,6 +64,9 @@ class SelfPlayDataModule(pl.LightningDataModule):
         stop_after: "play": stop when a round's data are complete, "round": stop when a round is exported; the same
             command goes on.
         fork_from: `RUN@round_001`: begin at that round of another run and share its generated and judged files.
+        first_round_from: a file, folder or hub dataset under the official column names (`chosen`, `rejected`,
+            `chosen_probs`, ... or `responses` and `probability`): the first round trains on its responses and
+            preferences instead of generating and judging; later rounds use `prompts`.
         seed: decides data order, splits and every sample; the command line sets it from seed_everything.
     """
 
@@ -92,6 +91,7 @@ class SelfPlayDataModule(pl.LightningDataModule):
         chunk_prompts: int = 256,
         stop_after: Literal["play", "round"] | None = None,
         fork_from: str | None = None,
+        first_round_from: str | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -110,6 +110,10 @@ class SelfPlayDataModule(pl.LightningDataModule):
         for name, (value, minimum) in least.items():
             if value is not None and value < minimum:
                 raise ConfigError(f"data.{name} must be at least {minimum}, got {value}")
+        if fork_from is not None and first_round_from is not None:
+            raise ConfigError(
+                "data.fork_from and data.first_round_from both say where the first round comes from; give one of them"
+            )
         self.prompts_source = prompts
         self.engine, self.oracle, self.opponent, self.pairing = engine, oracle, opponent, pairing
         self.num_rounds = num_rounds
@@ -126,11 +130,10 @@ class SelfPlayDataModule(pl.LightningDataModule):
         self.chunk_prompts = chunk_prompts
         self.stop_after = stop_after
         self.fork = Fork.parse(fork_from, num_rounds) if fork_from else None
+        self.first_round_from = first_round_from
         self.seed = seed
         self.progress: Progress = NullProgress()
-        self.held_out_prompts: list[Prompt] = []
-        self._train_prompts: list[Prompt] = []
-        self._prompt_token_ids: dict[str, list[int]] = {}
+        self._prompts: PromptSplit | None = None
         self._loaded: RoundDataset | None = None
 
     # --- where the run stands ----------------------------------------------------------------------------------------
@@ -150,25 +153,41 @@ class SelfPlayDataModule(pl.LightningDataModule):
         inner = self.module.schedule.position(epoch, self.epochs_per_round)
         return Position(round=inner.round + self.first_round, epoch=inner.epoch, last_epoch=inner.last_epoch)
 
-    def round_prompts(self, round_index: int) -> list[Prompt]:
-        """The prompts of a round: all, or the next `prompts_per_round`, from the beginning again after the last one."""
-        size, total = self.prompts_per_round or len(self._train_prompts), len(self._train_prompts)
-        return [self._train_prompts[(round_index * size + offset) % total] for offset in range(size)]
+    @property
+    def prompts(self) -> PromptSplit:
+        """The run's prompts, read and split."""
+        if self._prompts is None:
+            self._prompts = PromptSplit.read(
+                self.prompts_source,
+                self.module.tokenizer,
+                seed=self.seed,
+                num_held_out=self.held_out,
+                max_prompt_tokens=self.max_prompt_tokens,
+            )
+        return self._prompts
+
+    @property
+    def held_out_prompts(self) -> Sequence[Prompt]:
+        """The prompts that are never trained on."""
+        return self.prompts.held_out
 
     @property
     def held_out_token_ids(self) -> list[list[int]]:
         """The held-out prompts as the policy sees them."""
-        return [self._prompt_token_ids[prompt.prompt_id] for prompt in self.held_out_prompts]
+        return self.prompts.tokens(self.held_out_prompts)
 
     # --- before anything expensive -----------------------------------------------------------------------------------
 
     def prepare_data(self) -> None:
         """Reads and checks the prompts, before the model is loaded."""
         existing_policies(self.module.objective.needs, 0)  # refuses an objective that no round can serve
-        self._read_prompts()
-        run = self.module.run_folder
-        content = [[prompt.prompt_id, list(prompt.messages)] for prompt in self._train_prompts + self.held_out_prompts]
-        digest = hashlib.sha256(json.dumps(content).encode(errors="surrogatepass")).hexdigest()
+        run, digest = self.module.run_folder, self.prompts.digest
+        if (self.prompts_per_round or 0) > len(self.prompts.train):
+            raise ConfigError(
+                f"data.prompts_per_round: {self.prompts_per_round} is more than the {len(self.prompts.train)} prompts "
+                f"of {self.prompts_source} beside the {len(self.held_out_prompts)} held out. Set it lower, or leave it "
+                "out for all prompts each round"
+            )
         if run.has_begun and run.state.get("prompts_sha256", digest) != digest:
             raise RunFolderError(
                 f"data.prompts: {self.prompts_source} does not hold what it held when {run} was started. Restore it, "
@@ -176,33 +195,19 @@ class SelfPlayDataModule(pl.LightningDataModule):
             )
         if self.fork:
             self.fork.link(run)
+        first = run.round(self.first_round)
+        if self.first_round_from and not first.exists:
+            import_round(
+                first,
+                self.first_round_from,
+                tokenizer=self.module.tokenizer,
+                max_prompt_tokens=self.max_prompt_tokens,
+                held_out={prompt.prompt_id for prompt in self.held_out_prompts},
+                self_comparison=self.self_comparison,
+                seed=self.seed,
+                chunk_prompts=self.chunk_prompts,
+            )
         run.update(prompts_sha256=digest)
-
-    def setup(self, stage: str) -> None:
-        """Makes every process know the prompts."""
-        if not self._train_prompts:
-            self._read_prompts()
-
-    def _read_prompts(self) -> None:
-        prompts = read_prompts(self.prompts_source)
-        token_ids = check_prompt_lengths(prompts, self.module.tokenizer, self.max_prompt_tokens)
-        self._prompt_token_ids = {prompt.prompt_id: ids for prompt, ids in zip(prompts, token_ids, strict=True)}
-        # By hash rather than by position: adding a prompt to a file moves no other one in or out of the held-out set.
-        prompts.sort(key=lambda prompt: derive_seed(self.seed, "order", prompt.prompt_id))
-        num_held_out = max(8, len(prompts) // 10) if self.held_out is None else self.held_out
-        if len(prompts) - num_held_out < 1:
-            raise ConfigError(
-                f"data.prompts: {self.prompts_source} has {len(prompts)} prompts and {num_held_out} of them are held "
-                "out for evaluation, which leaves none to train on. Give more prompts, or set data.held_out lower "
-                "(0: none)"
-            )
-        self.held_out_prompts, self._train_prompts = prompts[:num_held_out], prompts[num_held_out:]
-        if (self.prompts_per_round or 0) > len(self._train_prompts):
-            raise ConfigError(
-                f"data.prompts_per_round: {self.prompts_per_round} is more than the {len(self._train_prompts)} prompts "
-                f"of {self.prompts_source} beside the {num_held_out} held out. Set it lower, or leave it out for all "
-                "prompts each round"
-            )
 
     # --- rounds ------------------------------------------------------------------------------------------------------
 
@@ -220,6 +225,10 @@ class SelfPlayDataModule(pl.LightningDataModule):
             world_size=trainer.world_size,
         )
 
+    def transfer_batch_to_device(self, batch: GlobalBatch, device: torch.device, dataloader_idx: int) -> GlobalBatch:
+        """Leaves the batch where it is: each pack goes to the device when its turn comes."""
+        return batch
+
     def _round(self, index: int) -> RoundDataset:
         """Round `index`: from memory, from disk, or played now."""
         if self._loaded is not None and self._loaded.round_index == index:
@@ -234,7 +243,7 @@ class SelfPlayDataModule(pl.LightningDataModule):
                     "It cannot be played again: the policy that played it has moved on. Restore the folder from a "
                     f"backup, or delete {self.module.run_folder.last_checkpoint} to train from the first round again"
                 )
-            self._play(index, began_at)
+            play(self, index, began_at)
             if self.stop_after == "play":
                 raise RunPaused(f"round {index} is played: {folder}; data.stop_after=play")
         dataset = RoundDataset.load(
@@ -263,48 +272,3 @@ class SelfPlayDataModule(pl.LightningDataModule):
         if self.module.round_in_training == index:
             return self.module.round_first_step
         return self.trainer.global_step  # type: ignore[union-attr]
-
-    def _play(self, index: int, global_step: int) -> None:
-        module = self.module
-        folder = module.run_folder.round(index)
-        if folder.exists:  # begun before a kill, or shared with another run
-            prompts, token_ids = carriers.prompts_from(folder.read_prompts())
-            settings = RoundSettings(**folder.settings)
-        else:
-            prompts = self.round_prompts(index)
-            token_ids = [self._prompt_token_ids[prompt.prompt_id] for prompt in prompts]
-            settings = RoundSettings(
-                seed=self.seed,
-                num_candidates=self.num_candidates,
-                num_opponent_candidates=self.num_opponent_candidates,
-                chunk_prompts=self.chunk_prompts,
-                num_chunks=-(-len(prompts) // self.chunk_prompts),
-            )
-        policies = ReachablePolicies(module, index)
-        players = RoundPlayers(
-            engine=self.engine,
-            oracle=self.oracle,
-            opponent=self.opponent,
-            pairing=self.pairing,
-            policy=policies.at_lag,
-            needs=existing_policies(module.objective.needs, index),
-            reference_logps=reference_function(policies.at_lag, policies.start, self.max_pack_tokens),
-            truncated=self.truncated,
-            self_comparison=self.self_comparison,
-            world=TrainerWorld(self.trainer),  # type: ignore[arg-type]
-            progress=self.progress,
-        )
-        # Lightning asks for loaders in training mode with gradients on.
-        module.eval()
-        with torch.no_grad():
-            play_round(
-                folder,
-                round_index=index,
-                global_step=global_step,
-                prompts=prompts,
-                prompt_token_ids=token_ids,
-                settings=settings,
-                players=players,
-            )
-        policies.close()
-        module.train()
