@@ -107,7 +107,7 @@ def _sole_generation_config(model: Any, config: GenerationConfig) -> Iterator[No
     """Makes `config` the only generation settings in reach.
 
     `generate` fills whatever its `generation_config` leaves at None from `model.generation_config`, and None is the
-    only way to say "no suppressed tokens". A PEFT wrapper keeps a second copy, hence all modules.
+    only way to say "no suppressed tokens". All modules, because a wrapper such as PEFT holds the model inside.
     """
     owners = [module for module in model.modules() if "generation_config" in vars(module)]
     originals = [owner.generation_config for owner in owners]

@@ -91,10 +91,8 @@ def inverse_cdf(probs_NV: Tensor, uniforms_N1: Tensor) -> Tensor:
     # MPS has no float64.
     device = torch.device("cpu") if probs_NV.device.type == "mps" else probs_NV.device
     cdf_NV = probs_NV.to(device).double().cumsum(dim=-1)
-    total_N1 = cdf_NV[:, -1:]
-    # u * total may round up to total, which no entry exceeds.
-    heights_N1 = torch.minimum(uniforms_N1.to(device) * total_N1, total_N1.nextafter(torch.zeros_like(total_N1)))
-    tokens_N1 = torch.searchsorted(cdf_NV, heights_N1, right=True)
+    # For every float64 u < 1 the product u * total rounds to less than total, so some entry exceeds it.
+    tokens_N1 = torch.searchsorted(cdf_NV, uniforms_N1.to(device) * cdf_NV[:, -1:], right=True)
     # Only not-a-number probabilities lead past the end. The caller sees them in the log-probabilities; an index out of
     # range would kill a CUDA context before it could say so.
     return tokens_N1.clamp_(max=probs_NV.shape[-1] - 1).to(probs_NV.device)

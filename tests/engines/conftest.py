@@ -71,15 +71,14 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Policy:
 
 @pytest.fixture(scope="session")
 def prompts() -> list[Prompt]:
-    """Twelve prompts of 1 to 23 words."""
-    return [
-        Prompt(
-            prompt_id=f"p{b}",
-            messages=(
-                {"role": "user", "content": " ".join(f"w{3 + (7 * b + 5 * i) % (VOCAB - 3)}" for i in range(n))},
-            ),
-        )
+    """Twelve prompts of 1 to 23 words; one of them holds the padding token as a word."""
+    words = [
+        [f"w{3 + (7 * b + 5 * i) % (VOCAB - 3)}" for i in range(n)]
         for b, n in enumerate((3, 17, 1, 8, 23, 5, 5, 12, 2, 19, 9, 4))
+    ]
+    words[3][4] = "<pad>"
+    return [
+        Prompt(prompt_id=f"p{b}", messages=({"role": "user", "content": " ".join(row)},)) for b, row in enumerate(words)
     ]
 
 

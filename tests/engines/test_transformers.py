@@ -14,6 +14,8 @@ from transformers import (
     GPT2LMHeadModel,
     MambaConfig,
     MambaForCausalLM,
+    RecurrentGemmaConfig,
+    RecurrentGemmaForCausalLM,
 )
 
 from sppo_lightning.engines import Transformers
@@ -92,6 +94,17 @@ def test_sampler_logps_are_the_policys(name, prompts, seeds):
     torch.testing.assert_close(torch.tensor(answer.sampler_logps).flatten(), logps_R, atol=1e-4, rtol=0)
 
 
+def test_a_model_that_keeps_its_state_in_its_modules(prompts, seeds):
+    # Its cache does not hold the prompt, so decoding must not start from it. Alone, because it knows no left padding.
+    torch.manual_seed(0)
+    config = RecurrentGemmaConfig(
+        vocab_size=VOCAB, hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=2, **SPECIAL
+    )
+    engine = opened(make_policy(RecurrentGemmaForCausalLM(config).eval()))
+    together = engine.generate(prompts[1:2], seeds[1:2]).token_ids[0]
+    assert together == [engine.generate(prompts[1:2], [[seed]]).token_ids[0][0] for seed in seeds[1]]
+
+
 def filtered(probs, temperature=1.0, top_p=1.0, top_k=0):
     """The sampling distribution, by the definitions of the three arguments."""
     probs = probs ** (1 / temperature)
@@ -144,7 +157,10 @@ def test_responses_are_distributed_as_the_policy_says(arguments):
 def test_greedy_is_the_greedy_of_transformers(policy, prompts):
     answer = opened(policy, temperature=0).generate(prompts, [[1, 2]] * len(prompts))
     for prompt_ids, responses in zip(answer.prompt_token_ids, answer.token_ids, strict=True):
-        sequence = policy.model.generate(torch.tensor([prompt_ids]), do_sample=False, max_new_tokens=16)[0].tolist()
+        input_ids = torch.tensor([prompt_ids])
+        sequence = policy.model.generate(
+            input_ids, attention_mask=torch.ones_like(input_ids), do_sample=False, max_new_tokens=16
+        )[0].tolist()
         assert responses == [sequence[len(prompt_ids) :]] * 2
 
 
