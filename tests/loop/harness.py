@@ -1,0 +1,188 @@
+"""Runs of `python -m sppo_lightning fit` as real processes that can be killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from sppo_lightning.io.files import TEMPORARY_SUFFIX, sha256_of
+from sppo_lightning.training.tracking_store import create_database
+
+LAUNCHER = Path(__file__).parent / "launcher.py"
+CONFIG = Path(__file__).parent / "small.yaml"
+CHUNK = re.compile(r"\d{5}-[0-9a-f]{12}\.parquet")
+
+
+def empty_store(folder: Path) -> Path:
+    """A new MLflow database, to be copied: making one takes longer than a run."""
+    create_database(f"sqlite:///{folder / 'mlflow.db'}", artifact_location="")
+    return folder / "mlflow.db"
+
+
+def finished_work(folder: Path) -> dict[str, tuple[int, int]]:
+    """Finished chunks, held-out responses and exported weights, by inode and time of change: none is made twice."""
+    return {
+        path.relative_to(folder).as_posix(): (path.stat().st_ino, path.stat().st_mtime_ns)
+        for path in folder.rglob("*")
+        if CHUNK.fullmatch(path.name)
+        or path.name == "responses.parquet"
+        or (path.name == "model.safetensors" and not path.parent.name.endswith(TEMPORARY_SUFFIX))
+    }
+
+
+def made_again(before: dict[str, tuple[int, int]], folder: Path) -> list[str]:
+    """The names of `finished_work` that are not what they were."""
+    after = finished_work(folder)
+    return sorted(name for name in before if after.get(name) != before[name])
+
+
+class Launcher:
+    """The parent of all attempts: imports take seconds, a fork milliseconds."""
+
+    def __init__(self) -> None:
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "SPPO_CRASH_AT", "SPPO_CRASH_LOG"):
+            environment.pop(name, None)
+        self._process = subprocess.Popen(
+            [sys.executable, LAUNCHER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+            env=environment,
+        )
+        self._answer()
+
+    def start(self, argv: list[str], environment: dict[str, str], output: Path) -> int:
+        """Forks an attempt and returns its process id."""
+        return self._ask(start=argv, environment=environment, output=str(output))
+
+    def wait(self, process_id: int) -> int:
+        """The exit code of an attempt, negative for a signal."""
+        return self._ask(wait=process_id)
+
+    def close(self) -> None:
+        """Ends the parent."""
+        self._process.communicate()
+
+    def _ask(self, **request: object) -> int:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(request) + "\n")
+        return self._answer()
+
+    def _answer(self) -> int:
+        assert self._process.stdout is not None
+        answer = self._process.stdout.readline()
+        assert answer, "the launcher has died"
+        return int(answer)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """How one process ended: its exit code, negative for a signal, and what it printed."""
+
+    code: int
+    output: str
+
+    @property
+    def was_killed(self) -> bool:
+        return self.code == -signal.SIGKILL
+
+    @property
+    def error(self) -> str:
+        """The first line of the error it ended with."""
+        lines = [line for line in self.output.splitlines() if line.startswith("error: ")]
+        assert lines, self.output[-3000:]
+        return lines[-1]
+
+
+class Run:
+    """A run folder with a MLflow store of its own beside it, and the command that works on it.
+
+    Args:
+        launcher: where attempts come from.
+        parent: a folder of its own for the run.
+        arguments: what the command has beyond the configuration and the folder.
+        store: an empty MLflow database to begin with.
+    """
+
+    def __init__(self, launcher: Launcher, parent: Path, *arguments: str, store: Path | None = None) -> None:
+        parent.mkdir(parents=True, exist_ok=True)
+        self.launcher, self.parent, self.arguments = launcher, parent, arguments
+        self.folder = parent / "run"
+        self.database = parent / "mlflow.db"
+        self._attempts = 0
+        if store is not None:
+            shutil.copyfile(store, self.database)
+
+    def start(self, *arguments: str, crash_at: str = "", crash_log: str | Path = "") -> tuple[int, Path]:
+        """Begins an attempt; returns its process id and where it prints."""
+        self._attempts += 1
+        output = self.parent / f"attempt_{self._attempts:02d}.log"
+        argv = ["fit", "--config", str(CONFIG), *self.arguments, *arguments]
+        argv += ["--trainer.default_root_dir", str(self.folder)]
+        environment = {"SPPO_CRASH_AT": crash_at, "SPPO_CRASH_LOG": str(crash_log)}
+        return self.launcher.start(argv, environment, output), output
+
+    def fit(self, *arguments: str, crash_at: str = "", crash_log: str | Path = "") -> Attempt:
+        """One attempt to its end, or to the crash point."""
+        process_id, output = self.start(*arguments, crash_at=crash_at, crash_log=crash_log)
+        return Attempt(self.launcher.wait(process_id), output.read_text())
+
+    def fit_killed_after(self, seconds: float) -> Attempt:
+        """One attempt that gets SIGKILL after this time, unless it has ended by then."""
+        process_id, output = self.start()
+        time.sleep(seconds)
+        os.kill(process_id, signal.SIGKILL)  # not waited for yet, so the id is still this attempt's
+        return Attempt(self.launcher.wait(process_id), output.read_text())
+
+    def fit_to_the_end(self, longest: int = 3) -> Attempt:
+        """The same command again until it ends by itself."""
+        for _ in range(longest):
+            attempt = self.fit()
+            if not attempt.was_killed:
+                return attempt
+        raise AssertionError(f"{self.folder} was not finished in {longest} attempts")
+
+    def fit_with_random_kills(self, seed: int, longest_s: float, most: int = 50) -> tuple[int, list[str]]:
+        """Kills attempt after attempt at random times until one ends by itself.
+
+        Returns:
+            the number of kills, and what a later attempt made again.
+        """
+        moments = random.Random(seed)
+        again: list[str] = []
+        for kills in range(most):
+            finished = finished_work(self.folder)
+            attempt = self.fit_killed_after(moments.uniform(0, longest_s))
+            again += made_again(finished, self.folder)
+            if not attempt.was_killed:
+                assert attempt.code == 0, attempt.output[-3000:]
+                return kills, again
+        raise AssertionError(f"{self.folder} was not finished in {most} attempts")
+
+    def copied_to(self, parent: Path) -> Run:
+        """The same run in another place, to be damaged there."""
+        shutil.copytree(self.parent, parent)
+        return Run(self.launcher, parent, *self.arguments)
+
+    def contents(self) -> dict[str, str]:
+        """File -> hash of everything in the run folder."""
+        return {
+            path.relative_to(self.folder).as_posix(): sha256_of(path)
+            for path in sorted(self.folder.rglob("*"))
+            if path.is_file()
+        }
+
+    def remove(self) -> None:
+        """Deletes the run and its store."""
+        shutil.rmtree(self.parent)
