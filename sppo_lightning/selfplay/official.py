@@ -166,13 +166,12 @@ def _part(data: OfficialData, indices: Sequence[int]) -> OfficialData:
 
 
 def _says_only_pairs(data: OfficialData) -> bool:
-    """Whether every judged comparison of two different texts is one of the file's pairs."""
+    """Whether every judged comparison is one of the file's pairs."""
     assert data.matrix.judged_BKJ is not None
-    for texts, judged_KK, targets in zip(data.texts, data.matrix.judged_BKJ, data.targets, strict=True):
-        compared = {(int(i), int(j)) for i, j in judged_KK.triu(1).nonzero() if texts[i] != texts[j]}
-        if not compared <= {(min(pair), max(pair)) for pair in targets.pairs}:
-            return False
-    return True
+    return all(
+        {(i, j) for i, j in judged_KK.triu(1).nonzero().tolist()} <= {(min(pair), max(pair)) for pair in targets.pairs}
+        for judged_KK, targets in zip(data.matrix.judged_BKJ, data.targets, strict=True)
+    )
 
 
 def _completed_targets(data: OfficialData, self_comparison: bool) -> list[Targets]:

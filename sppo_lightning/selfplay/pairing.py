@@ -48,7 +48,8 @@ class BestWorst(Pairing):
         """See `Pairing`. All trainable win rates equal is a tie: the prompt is skipped."""
         best = int(torch.where(trainable_K, win_rate_K, -torch.inf).argmax())
         worst = int(torch.where(trainable_K, win_rate_K, torch.inf).argmin())
-        if int(trainable_K.sum()) < 2 or win_rate_K[best] == win_rate_K[worst]:
+        # Equal but for the rounding of sums in another order is a tie, too.
+        if int(trainable_K.sum()) < 2 or torch.isclose(win_rate_K[best], win_rate_K[worst]):
             return Targets(win_rate_K=win_rate_K, rows=(), row_weights=())
         return Targets(
             win_rate_K=win_rate_K,
