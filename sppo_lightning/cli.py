@@ -41,6 +41,10 @@ class SelfPlayCLI(LightningCLI):
 
     run: RunFolder
 
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The seed; Lightning's own also takes true and false, with which no run could go on."""
+        parser.add_argument("--seed_everything", type=int, default=42, help="the seed of everything")
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Our defaults, and two settings of the process."""
         parser.add_argument(
@@ -232,7 +236,6 @@ def main(verb: str, argv: list[str]) -> int:
         subclass_mode_model=True,
         subclass_mode_data=True,
         save_config_callback=None,
-        seed_everything_default=42,
         auto_configure_optimizers=False,
         load_from_checkpoint_support=False,
         parser_kwargs={**parser_kwargs, verb: {**parser_kwargs, "usage": USAGE, "description": "The Trainer's keys:"}},

@@ -179,8 +179,13 @@ def _no_class(key: str, name: str, annotation: Any, reason: str | None) -> str:
     own = "package.module.Class of your own"
     if reason is not None and "." in name:
         return f"{key}: {name} cannot be imported ({_one_line(reason)}); check the name and PYTHONPATH"
-    close = _did_you_mean(name, known) or f"; choose one of those below or {own}"
-    return f"{key}: there is no {kind} called {name}{close}\n  known: {', '.join(known)}, or {own}"
+    if name.rpartition(".")[2] == kind:  # what jsonargparse assumes where arguments come before a class
+        problem = f"no {kind} is chosen yet; write --{key} CLASS before its arguments"
+    else:
+        problem = (
+            f"there is no {kind} called {name}{_did_you_mean(name, known) or f'; choose one of those below or {own}'}"
+        )
+    return f"{key}: {problem}\n  known: {', '.join(known)}, or {own}"
 
 
 def _did_you_mean(name: str, known: Sequence[str], dashes: str = "") -> str:

@@ -64,8 +64,8 @@ def check(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
         if config["trainer"][key] != defaults[key]:
             raise ConfigError(f"trainer.{key} = {config['trainer'][key]} cannot work with self-play rounds: {instead}")
     seed = config["seed_everything"]
-    if isinstance(seed, bool) or not 0 <= seed <= _MAX_SEED:
-        raise ConfigError(f"seed_everything must be a whole number from 0 to {_MAX_SEED}, got {str(seed).lower()}")
+    if not 0 <= seed <= _MAX_SEED:
+        raise ConfigError(f"seed_everything must be a whole number from 0 to {_MAX_SEED}, got {seed}")
     threads = config["cpu_threads"]
     if threads is not None and threads < 1:
         raise ConfigError(f"cpu_threads must be at least 1, or null for torch's own choice, got {threads}")
