@@ -11,7 +11,7 @@ import yaml
 from jsonargparse import ArgumentError
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 # Short class names (`--model.objective DPO`) find what has been imported.
 import sppo_lightning.callbacks
@@ -145,6 +145,9 @@ class SelfPlayCLI(LightningCLI):
         except RunPaused as pause:
             print(f"{pause}. The same command goes on.")
             return
+        except SystemExit as ending:  # how Lightning ends on Ctrl-C, with code 1, and on SIGTERM, with code 0
+            print("interrupted; the same command goes on", file=sys.stderr)
+            sys.exit(143 if isinstance(ending, SIGTERMException) else 130)
         if model.rounds_finished >= datamodule.num_rounds:
             self.run.update(finished_rounds=model.rounds_finished)
 
