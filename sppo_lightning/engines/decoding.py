@@ -1,6 +1,6 @@
-"""One batch of responses from a transformers model: prefill each prompt once, then decode every response.
+"""One batch of responses from a transformers model: prefill each prompt once, decode, let go of finished responses.
 
-Shapes: P prompts, N rows (responses), T positions of the left-padded prompts.
+Shapes: P prompts, N rows (responses), A rows that still go on, T positions so far (prompts are left-padded).
 """
 
 from __future__ import annotations
@@ -8,20 +8,25 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
-from transformers import Cache, GenerationConfig, LogitsProcessor, LogitsProcessorList
+from torch import Tensor, nn
+from transformers import Cache, GenerationConfig, LogitsProcessorList
 
 from sppo_lightning.engines.kv_cache import fan_out
+from sppo_lightning.engines.seeded_sampler import SeededSampler
+
+# Tokens between two looks at which responses have ended. `generate` itself goes on with all rows until the last one
+# ends; a look costs one copy of the cache.
+_SEGMENT = 16
 
 
 def decode(
     model: Any,
     prompt_ids: Sequence[Sequence[int]],
     prompt_of_row: Sequence[int],
-    sampler: LogitsProcessor,
+    sampler: SeededSampler,
     *,
     max_new_tokens: int,
     eos_ids: Sequence[int],
@@ -36,7 +41,7 @@ def decode(
         model: a transformers causal language model, in eval mode.
         prompt_ids: [P][T] the prompts.
         prompt_of_row: [N] which prompt a row answers.
-        sampler: chooses the tokens; see `SeededSampler`.
+        sampler: chooses the tokens of the N rows.
         max_new_tokens: the longest response.
         eos_ids: a response ends after the first of these.
         pad_id: stands where a shorter prompt or a finished response has no token.
@@ -47,26 +52,40 @@ def decode(
     device = next(model.parameters()).device
     input_ids_PT, mask_PT = (tensor.to(device) for tensor in _left_padded(prompt_ids, pad_id))
     rows_N = torch.tensor(prompt_of_row, device=device)
-    config = GenerationConfig(
-        do_sample=False,
-        use_cache=True,
-        max_new_tokens=max_new_tokens,
-        eos_token_id=list(eos_ids) or None,
-        pad_token_id=pad_id,
-    )
+    config = GenerationConfig(do_sample=False, use_cache=True, eos_token_id=list(eos_ids) or None, pad_token_id=pad_id)
+    responses: list[list[int]] = [[] for _ in prompt_of_row]
+    going_on = list(range(len(responses)))
+    ids_AT, mask_AT = input_ids_PT[rows_N], mask_PT[rows_N]
     with _sole_generation_config(model, config):
         cache = _prefill(model, input_ids_PT, mask_PT)
         if cache is not None:
             fan_out(cache, rows_N, num_tokens=input_ids_PT.shape[1] + max_new_tokens)
-        sequences = model.generate(
-            input_ids=input_ids_PT[rows_N],
-            attention_mask=mask_PT[rows_N],
-            generation_config=config,
-            logits_processor=LogitsProcessorList([sampler]),
-            **({} if cache is None else {"past_key_values": cache}),
-        )
-    terminators = set(eos_ids)
-    return [_cut(tokens, terminators) for tokens in sequences[:, input_ids_PT.shape[1] :].tolist()]
+        while going_on:
+            length = ids_AT.shape[1]
+            left = max_new_tokens - (length - input_ids_PT.shape[1])
+            ids_AT = model.generate(
+                input_ids=ids_AT,
+                attention_mask=mask_AT,
+                max_new_tokens=left if cache is None else min(left, _SEGMENT),
+                logits_processor=LogitsProcessorList([sampler]),
+                **({} if cache is None else {"past_key_values": cache}),
+            )
+            for row, tokens in zip(going_on, ids_AT[:, length:].tolist(), strict=True):
+                responses[row] += _cut(tokens, eos_ids)
+            places = [
+                place
+                for place, row in enumerate(going_on)
+                if responses[row][-1] not in eos_ids and len(responses[row]) < max_new_tokens
+            ]
+            mask_AT = nn.functional.pad(mask_AT, (0, ids_AT.shape[1] - length), value=1)
+            if 0 < len(places) < len(going_on):
+                places_A = torch.tensor(places, device=device)
+                ids_AT, mask_AT = ids_AT[places_A], mask_AT[places_A]
+                sampler.keep(places)
+                assert cache is not None, "without a cache all rows end together"
+                cache.reorder_cache(cast(torch.LongTensor, places_A))
+            going_on = [going_on[place] for place in places]
+    return responses
 
 
 def _left_padded(prompt_ids: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
@@ -120,9 +139,9 @@ def _sole_generation_config(model: Any, config: GenerationConfig) -> Iterator[No
             owner.generation_config = original
 
 
-def _cut(tokens: list[int], terminators: set[int]) -> list[int]:
+def _cut(tokens: list[int], eos_ids: Sequence[int]) -> list[int]:
     """The tokens up to and with the first terminator."""
     for position, token in enumerate(tokens):
-        if token in terminators:
+        if token in eos_ids:
             return tokens[: position + 1]
     return tokens

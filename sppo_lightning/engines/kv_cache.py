@@ -37,6 +37,12 @@ class ReservedLayer(DynamicLayer):
         self.keys, self.values = self._first(end)
         return self._first(end)
 
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Keeps these rows, each as often as it is named."""
+        self._key_memory = self._key_memory.index_select(0, beam_idx)
+        self._value_memory = self._value_memory.index_select(0, beam_idx)
+        self.keys, self.values = self._first(self.get_seq_length())
+
     def _first(self, num_tokens: int) -> tuple[Tensor, Tensor]:
         return self._key_memory[..., :num_tokens, :], self._value_memory[..., :num_tokens, :]
 

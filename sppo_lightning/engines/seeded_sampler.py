@@ -29,7 +29,7 @@ class SeededSampler(LogitsProcessor):
     depends on the row's logits and seed alone: not on the batch around it, its place in the batch, or the global
     random state. Sampling by `torch.multinomial` would share one stream among all rows.
 
-    One instance serves one call of `generate`.
+    One instance serves one batch from its first token on, over as many calls of `generate` as that takes.
 
     Args:
         seeds: [N] one 63-bit seed a row.
@@ -37,6 +37,7 @@ class SeededSampler(LogitsProcessor):
     """
 
     def __init__(self, seeds: Sequence[int], sampling: SamplingConfig) -> None:
+        self._rows = list(range(len(seeds)))
         # Not torch.Generator: it keeps only the lowest 32 of a seed's bits.
         self._uniforms_NS = torch.from_numpy(
             np.stack(
@@ -51,12 +52,22 @@ class SeededSampler(LogitsProcessor):
             self._warp.append(TopKLogitsWarper(sampling.top_k))
         if sampling.top_p < 1:
             self._warp.append(TopPLogitsWarper(float(sampling.top_p)))
-        self._logps: list[Tensor] = []
+        self._steps: list[tuple[list[int], Tensor]] = []
+
+    def keep(self, places: Sequence[int]) -> None:
+        """Lets go of finished rows: from now on the scores are those of these of the current rows, in this order."""
+        self._rows = [self._rows[place] for place in places]
 
     @property
     def chosen_logps(self) -> Tensor:
-        """[N, S] log-probability in nats at temperature 1, before any filter, of the tokens chosen so far."""
-        return torch.stack(self._logps, dim=1)
+        """[N, S] log-probability in nats at temperature 1, before any filter, of the tokens chosen so far.
+
+        0 where a row had been let go of. On the CPU.
+        """
+        logps_NS = torch.zeros(len(self._uniforms_NS), len(self._steps))
+        for step, (rows, logps) in enumerate(self._steps):
+            logps_NS[rows, step] = logps.cpu()
+        return logps_NS
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         """Scores in which only the chosen token is possible.
@@ -68,9 +79,10 @@ class SeededSampler(LogitsProcessor):
         if self._greedy:
             tokens_N1 = scores.argmax(dim=-1, keepdim=True)
         else:
-            uniforms_N1 = self._uniforms_NS[:, len(self._logps), None]
+            uniforms_N1 = self._uniforms_NS[self._rows, len(self._steps), None]
             tokens_N1 = inverse_cdf(self._warp(input_ids, scores).softmax(dim=-1), uniforms_N1)
-        self._logps.append((scores.gather(1, tokens_N1) - scores.logsumexp(dim=-1, keepdim=True)).squeeze(1))
+        logps_N1 = scores.gather(1, tokens_N1) - scores.logsumexp(dim=-1, keepdim=True)
+        self._steps.append((self._rows, logps_N1.squeeze(1)))
         forced_NV = torch.full_like(scores, -torch.inf).scatter_(1, tokens_N1, 0.0)
         return cast(torch.FloatTensor, forced_NV)
 

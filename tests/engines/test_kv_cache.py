@@ -36,3 +36,16 @@ def test_a_new_token_does_not_move_the_earlier_ones():
     fan_out(cache, torch.tensor([0, 1]), num_tokens=6)
     addresses = {tensor.data_ptr() for _ in range(2) for tensor in cache.update(*states(1), layer_idx=0)}
     assert len(addresses) == 2, "one of the keys and one of the values"
+
+
+def test_rows_can_leave_and_the_others_still_have_room():
+    cache = DynamicCache()
+    keys, values = states(4)
+    cache.update(keys, values, layer_idx=0)
+    fan_out(cache, torch.tensor([0, 1, 1]), num_tokens=6)
+    first, second = states(1, rows=3), states(1, rows=2)
+    cache.update(*first, layer_idx=0)
+    cache.reorder_cache(torch.tensor([2, 0]))
+    all_keys, all_values = cache.update(*second, layer_idx=0)
+    torch.testing.assert_close(all_keys, torch.cat([keys[[1, 0]], first[0][[2, 0]], second[0]], dim=-2))
+    torch.testing.assert_close(all_values, torch.cat([values[[1, 0]], first[1][[2, 0]], second[1]], dim=-2))

@@ -64,6 +64,26 @@ def test_a_longer_limit_continues_the_same_response():
     assert [row[:4] for row in long] == short
 
 
+def test_rows_keep_their_streams_when_others_are_let_go():
+    logits_V, sampling = torch.zeros(1000), SamplingConfig(max_new_tokens=3)
+    expected = sample([5, 6, 7, 8], sampling, logits_V, steps=3)
+    sampler = SeededSampler([5, 6, 7, 8], sampling)
+    first = chosen(sampler(None, logits_V.repeat(4, 1)))
+    sampler.keep([0, 2, 3])
+    second = chosen(sampler(None, logits_V.repeat(3, 1)))
+    sampler.keep([1])  # the third of the four
+    third = chosen(sampler(None, logits_V.repeat(1, 1)))
+    assert first == [row[0] for row in expected]
+    assert second == [expected[row][1] for row in (0, 2, 3)]
+    assert third == [expected[2][2]]
+    assert (sampler.chosen_logps < 0).tolist() == [
+        [True, True, False],
+        [True, False, False],
+        [True] * 3,
+        [True, True, False],
+    ]
+
+
 def test_steps_of_a_row_and_rows_of_a_step_are_independent():
     sampling = SamplingConfig(max_new_tokens=2)
     pairs = sample(range(4000), sampling, torch.zeros(4), steps=2)

@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from sppo_lightning.engines import Transformers
+from sppo_lightning.engines.decoding import _SEGMENT
 from sppo_lightning.errors import ConfigError, EngineError
 from sppo_lightning.functional.logps import TokenRows, response_logps
 from sppo_lightning.types import Prompt
@@ -57,7 +58,8 @@ def build(name):
 
 
 def opened(policy, **arguments):
-    engine = Transformers(**{"max_new_tokens": 16} | arguments)
+    # More than two of the segments after which finished responses leave the batch.
+    engine = Transformers(**{"max_new_tokens": 2 * _SEGMENT + 4} | arguments)
     engine.open(policy)
     return engine
 
@@ -157,7 +159,7 @@ def test_responses_are_distributed_as_the_policy_says(arguments):
 
 
 def test_greedy_is_the_greedy_of_transformers(policy, prompts):
-    answer = opened(policy, temperature=0).generate(prompts, [[1, 2]] * len(prompts))
+    answer = opened(policy, temperature=0, max_new_tokens=16).generate(prompts, [[1, 2]] * len(prompts))
     for prompt_ids, responses in zip(answer.prompt_token_ids, answer.token_ids, strict=True):
         input_ids = torch.tensor([prompt_ids])
         sequence = policy.model.generate(
