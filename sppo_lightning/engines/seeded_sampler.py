@@ -5,7 +5,8 @@ Shapes: N rows, S steps, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import cast
 
 import numpy as np
@@ -80,11 +81,29 @@ class SeededSampler(LogitsProcessor):
             tokens_N1 = scores.argmax(dim=-1, keepdim=True)
         else:
             uniforms_N1 = self._uniforms_NS[self._rows, len(self._steps), None]
-            tokens_N1 = inverse_cdf(self._warp(input_ids, scores).softmax(dim=-1), uniforms_N1)
+            with _any_algorithm():
+                tokens_N1 = inverse_cdf(self._warp(input_ids, scores).softmax(dim=-1), uniforms_N1)
         logps_N1 = scores.gather(1, tokens_N1) - scores.logsumexp(dim=-1, keepdim=True)
         self._steps.append((self._rows, logps_N1.squeeze(1)))
         forced_NV = torch.full_like(scores, -torch.inf).scatter_(1, tokens_N1, 0.0)
         return cast(torch.FloatTensor, forced_NV)
+
+
+@contextmanager
+def _any_algorithm() -> Iterator[None]:
+    """Suspends `torch.use_deterministic_algorithms`, which forbids cumulative sums on CUDA: top-p needs one, too.
+
+    A sum in another order changes a choice only within its last bit, like the rest of a batch does.
+    """
+    enabled, warn_only = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    torch.use_deterministic_algorithms(False)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
 
 
 def inverse_cdf(probs_NV: Tensor, uniforms_N1: Tensor) -> Tensor:

@@ -89,40 +89,50 @@ class Transformers(Engine):
         eos_ids = _terminators(model.generation_config.eos_token_id, tokenizer.eos_token_id)
         pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else next(iter(eos_ids), 0)
 
-        rows = [(b, k) for b, seeds in enumerate(seeds_BK) for k in range(len(seeds))]
-        lengths = [len(prompt_ids[b]) + self.sampling.max_new_tokens for b, _ in rows]
-        responses: dict[tuple[int, int], list[int]] = {}
-        logps: dict[tuple[int, int], float] = {}
         with _eval_mode(model):
-            for batch in split_rows(lengths, self.batch_tokens):
-                row_keys = [rows[row] for row in batch]
-                place = {b: place for place, b in enumerate(dict.fromkeys(b for b, _ in row_keys))}
-                sampler = SeededSampler([seeds_BK[b][k] for b, k in row_keys], self.sampling)
-                token_ids_N = decode(
-                    model,
-                    [prompt_ids[b] for b in place],
-                    [place[b] for b, _ in row_keys],
-                    sampler,
-                    max_new_tokens=self.sampling.max_new_tokens,
-                    eos_ids=eos_ids,
-                    pad_id=pad_id,
-                )
-                for key, token_ids, logps_S in zip(row_keys, token_ids_N, sampler.chosen_logps.tolist(), strict=True):
-                    responses[key] = token_ids
-                    logps[key] = math.fsum(logps_S[: len(token_ids)])
-        self._check_numbers(prompts, logps)
-
-        token_ids_BK = [[responses[b, k] for k in range(len(seeds))] for b, seeds in enumerate(seeds_BK)]
+            answers = self._answers(model, prompt_ids, seeds_BK, eos_ids, pad_id)
+        self._check_numbers(prompts, answers)
+        answers_BK = [[answers[b, k] for k in range(len(seeds))] for b, seeds in enumerate(seeds_BK)]
+        token_ids_BK = [[token_ids for token_ids, _ in answers_K] for answers_K in answers_BK]
         return Candidates(
             prompts=prompts,
             prompt_token_ids=prompt_ids,
             token_ids=token_ids_BK,
             texts=[tokenizer.batch_decode(token_ids_K, skip_special_tokens=True) for token_ids_K in token_ids_BK],
             finish_reasons=[[_finish_reason(ids, eos_ids) for ids in token_ids_K] for token_ids_K in token_ids_BK],
-            sampler_logps=[[logps[b, k] for k in range(len(seeds))] for b, seeds in enumerate(seeds_BK)],
+            sampler_logps=[[logp for _, logp in answers_K] for answers_K in answers_BK],
             policy=self._policy.name,
             sampling=self.sampling,
         )
+
+    def _answers(
+        self,
+        model: Any,
+        prompt_ids: Sequence[Sequence[int]],
+        seeds_BK: Sequence[Sequence[int]],
+        eos_ids: Sequence[int],
+        pad_id: int,
+    ) -> dict[tuple[int, int], tuple[list[int], float]]:
+        """(b, k) -> the response's tokens and their summed log-probability, batch by batch."""
+        keys = [(b, k) for b, seeds in enumerate(seeds_BK) for k in range(len(seeds))]
+        lengths = [len(prompt_ids[b]) + self.sampling.max_new_tokens for b, _ in keys]
+        answers: dict[tuple[int, int], tuple[list[int], float]] = {}
+        for batch in split_rows(lengths, self.batch_tokens):
+            batch_keys = [keys[row] for row in batch]
+            place = {b: place for place, b in enumerate(dict.fromkeys(b for b, _ in batch_keys))}
+            sampler = SeededSampler([seeds_BK[b][k] for b, k in batch_keys], self.sampling)
+            token_ids_N = decode(
+                model,
+                [prompt_ids[b] for b in place],
+                [place[b] for b, _ in batch_keys],
+                sampler,
+                max_new_tokens=self.sampling.max_new_tokens,
+                eos_ids=eos_ids,
+                pad_id=pad_id,
+            )
+            for key, token_ids, logps_S in zip(batch_keys, token_ids_N, sampler.chosen_logps.tolist(), strict=True):
+                answers[key] = token_ids, math.fsum(logps_S[: len(token_ids)])
+        return answers
 
     def _check_room(self, prompts: Sequence[Prompt], prompt_ids: Sequence[Sequence[int]], config: Any) -> None:
         """Refuses prompts that leave no room for `max_new_tokens` among the model's positions."""
@@ -141,10 +151,12 @@ class Transformers(Engine):
             f"remove these prompts from data.prompts"
         )
 
-    def _check_numbers(self, prompts: Sequence[Prompt], logps: Mapping[tuple[int, int], float]) -> None:
+    def _check_numbers(
+        self, prompts: Sequence[Prompt], answers: Mapping[tuple[int, int], tuple[list[int], float]]
+    ) -> None:
         """Refuses what a policy with broken weights answered."""
         assert self._policy is not None
-        broken = next((b for (b, _), logp in logps.items() if not math.isfinite(logp)), None)
+        broken = next((b for (b, _), (_, logp) in answers.items() if not math.isfinite(logp)), None)
         if broken is not None:
             raise EngineError(
                 f"Policy {self._policy.name} answers prompt {prompts[broken].prompt_id} with logits that are not "

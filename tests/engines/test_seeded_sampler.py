@@ -108,3 +108,21 @@ def test_temperature_zero_takes_the_most_likely_token():
     assert (
         sample([1, 2, 3], SamplingConfig(temperature=0, max_new_tokens=1), torch.tensor([0.0, 2.0, 1.9])) == [(1,)] * 3
     )
+
+
+def test_deterministic_mode_is_suspended_for_the_cumulative_sum_alone(monkeypatch):
+    modes = []
+
+    def spy(probs_NV, uniforms_N1):
+        modes.append(torch.are_deterministic_algorithms_enabled())
+        return inverse_cdf(probs_NV, uniforms_N1)
+
+    monkeypatch.setattr("sppo_lightning.engines.seeded_sampler.inverse_cdf", spy)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        sample([1], SamplingConfig(max_new_tokens=1), torch.zeros(4))
+        assert modes == [False]
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
