@@ -176,6 +176,11 @@ class SelfPlayDataModule(pl.LightningDataModule):
         """The held-out prompts as the policy sees them."""
         return self.prompts.tokens(self.held_out_prompts)
 
+    @property
+    def most_steps_per_epoch(self) -> int:
+        """Global steps of one pass over a round in which no prompt is skipped."""
+        return -(-(self.prompts_per_round or len(self.prompts.train)) // self.global_batch_prompts)
+
     # --- before anything expensive -----------------------------------------------------------------------------------
 
     def prepare_data(self) -> None:
@@ -193,6 +198,7 @@ class SelfPlayDataModule(pl.LightningDataModule):
                 f"data.prompts: {self.prompts_source} does not hold what it held when {run} was started. Restore it, "
                 "or start a new run: --trainer.default_root_dir runs/NAME"
             )
+        run.update(prompts_sha256=digest)  # before a round's files make the run one that has begun
         if self.fork:
             self.fork.link(run)
         first = run.round(self.first_round)
@@ -207,7 +213,6 @@ class SelfPlayDataModule(pl.LightningDataModule):
                 seed=self.seed,
                 chunk_prompts=self.chunk_prompts,
             )
-        run.update(prompts_sha256=digest)
 
     # --- rounds ------------------------------------------------------------------------------------------------------
 

@@ -136,7 +136,8 @@ class PolicyModule(pl.LightningModule):
         if self.policy is None:
             self.rounds_finished = self._data.first_round
             source = self.run_folder.policy_source(self.rounds_finished, self.policy_source)
-            self.policy = load_policy(source, self.policy_dtype, self.trust_remote_code)
+            # After a resume nothing else would switch gradient checkpointing and the like on.
+            self.policy = load_policy(source, self.policy_dtype, self.trust_remote_code).train()
 
     def configure_callbacks(self) -> list[pl.Callback]:
         """Checkpoints are part of the loop, not a matter of configuration."""
@@ -174,8 +175,10 @@ class PolicyModule(pl.LightningModule):
             return
         self.round_in_training = self.position.round
         self.round_first_step = self.trainer.global_step
-        self._steps_per_epoch = int(self.trainer.num_training_batches)
-        if self._reset_optimizer == "round" or self.trainer.global_step == 0:
+        # Rounds differ where prompts are skipped; a rate that goes on must not reach 0 before the last of them.
+        fresh = self._reset_optimizer == "round"
+        self._steps_per_epoch = int(self.trainer.num_training_batches) if fresh else self._data.most_steps_per_epoch
+        if fresh or self.trainer.global_step == 0:
             self.trainer.strategy.setup_optimizers(self.trainer)
 
     # --- one global step ---------------------------------------------------------------------------------------------
