@@ -238,7 +238,7 @@ def make_run(root: Path, policy: Path, callbacks: list[Any] | None = None, modul
         accelerator="cpu",
         devices=1,
         default_root_dir=root,
-        max_epochs=run.data.num_rounds * run.data.epochs_per_round,
+        max_epochs=(run.data.num_rounds - run.data.first_round) * run.data.epochs_per_round,
         reload_dataloaders_every_n_epochs=1,
         use_distributed_sampler=False,
         enable_checkpointing=False,
@@ -255,7 +255,10 @@ def make_run(root: Path, policy: Path, callbacks: list[Any] | None = None, modul
 @pytest.fixture(scope="session")
 def tiny() -> SimpleNamespace:
     """The makers of tiny things, for tests that need their own."""
+    from sppo_lightning.selfplay.opponents import SelfPlay
+
     return SimpleNamespace(
+        self_play=SelfPlay,
         llama=tiny_llama,
         tokenizer=word_tokenizer,
         save_policy=save_policy,
@@ -273,7 +276,7 @@ def policy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def finished_run(policy_folder: Path, tmp_path_factory: pytest.TempPathFactory, capsys_session=None) -> TinyRun:
+def finished_run(policy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
     """Three rounds of two epochs, with every callback of ours."""
     from sppo_lightning import callbacks
 
