@@ -113,12 +113,15 @@ class Run:
         parent: a folder of its own for the run.
         arguments: what the command has beyond the configuration and the folder.
         store: an empty MLflow database to begin with.
+        name: of the run folder.
     """
 
-    def __init__(self, launcher: Launcher, parent: Path, *arguments: str, store: Path | None = None) -> None:
+    def __init__(
+        self, launcher: Launcher, parent: Path, *arguments: str, store: Path | None = None, name: str = "run"
+    ) -> None:
         parent.mkdir(parents=True, exist_ok=True)
         self.launcher, self.parent, self.arguments = launcher, parent, arguments
-        self.folder = parent / "run"
+        self.folder = parent / name
         self.database = parent / "mlflow.db"
         self._attempts = 0
         if store is not None:
@@ -127,7 +130,7 @@ class Run:
     def start(self, *arguments: str, crash_at: str = "", crash_log: str | Path = "") -> tuple[int, Path]:
         """Begins an attempt; returns its process id and where it prints."""
         self._attempts += 1
-        output = self.parent / f"attempt_{self._attempts:02d}.log"
+        output = self.parent / f"{self.folder.name}_attempt_{self._attempts:02d}.log"
         argv = ["fit", "--config", str(CONFIG), *self.arguments, *arguments]
         argv += ["--trainer.default_root_dir", str(self.folder)]
         environment = {"SPPO_CRASH_AT": crash_at, "SPPO_CRASH_LOG": str(crash_log)}

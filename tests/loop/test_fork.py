@@ -30,7 +30,7 @@ def inodes(folder, stages=SHARED):
 def test_nothing_is_generated_or_judged_again(unbroken, unbroken_fork):
     assert inodes(unbroken_fork.folder) == inodes(unbroken.folder)
     assert len(inodes(unbroken.folder)) == 6
-    output = (unbroken_fork.parent / "attempt_01.log").read_text()
+    output = (unbroken_fork.parent / "run_attempt_01.log").read_text()
     assert "round 1: reference" in output
     assert "round 1: generating" not in output
     assert "round 1: judging" not in output

@@ -1,15 +1,18 @@
 """SIGKILL to real training processes: the same command goes on, and nothing tells that it was ever killed."""
 
 import json
+import os
 import shutil
+import signal
 import time
 
 import pytest
+from mlflow.tracking import MlflowClient
 
 from sppo_lightning.io.files import TEMPORARY_SUFFIX
 
 from .comparison import differences, history
-from .harness import finished_work, made_again
+from .harness import Run, finished_work, made_again
 
 # One place of each kind; `benchmarks/kill_series.py` kills at every occurrence of every point that a run passes.
 POINTS = [
@@ -102,6 +105,30 @@ def test_a_kill_while_mlflows_database_is_made(point, new_run, unbroken):
     assert list(run.parent.glob(f".*{TEMPORARY_SUFFIX}*")) == []
 
 
+def test_two_runs_that_begin_at_once_share_one_new_database(launcher, tmp_path):
+    runs = [Run(launcher, tmp_path, name=name) for name in ("first", "second")]
+    attempts = [run.start("--data.stop_after", "play") for run in runs]
+    assert [launcher.wait(process_id) for process_id, _ in attempts] == [0, 0]
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("sppo_lightning")
+    found = client.search_runs([experiment.experiment_id])
+    assert {run.info.run_name for run in found} == {"first", "second"}
+    assert {run.info.status for run in found} == {"FINISHED"}
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_an_interrupted_run_says_that_it_goes_on(number, code, new_run, unbroken):
+    run = new_run()
+    process_id, output = run.start()
+    while not (run.folder / "rounds" / "round_001" / "candidates").is_dir():
+        time.sleep(0.01)
+    os.kill(process_id, number)
+    assert run.launcher.wait(process_id) == code
+    assert "the same command goes on" in output.read_text().splitlines()[-1]
+    assert run.fit().code == 0
+    assert differences(run, unbroken) == []
+
+
 def test_training_time_is_counted_over_the_processes_of_a_round(new_run):
     run = new_run()
     began = time.monotonic()
@@ -139,6 +166,7 @@ def test_a_run_that_pauses_ends_like_one_that_does_not(stop_after, stops, new_ru
         assert attempt.code == 0
         assert len(list(run.folder.glob("exports/round_*"))) == (stop if stop_after == "play" else stop + 1)
         assert "finished_rounds" not in json.loads((run.folder / "run.json").read_text())
+        assert history(run).keys() == (set() if (stop_after, stop) == ("play", 0) else history(unbroken).keys())
     assert run.fit().code == 0
     assert differences(run, unbroken) == ["differs: run.json"]
 
