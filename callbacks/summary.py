@@ -14,6 +14,7 @@ from sppo_lightning.training.run_folder import policy_name
 from sppo_lightning.training.tracking_uri import run_page
 
 HEADER = "round  vs start               vs previous            KL    tokens  truncated  duplicate  skipped  seconds"
+OPPONENTS = ("start", "previous")
 
 
 class RunSummary(RoundEndCallback):
@@ -28,8 +29,15 @@ class RunSummary(RoundEndCallback):
 
     def on_round_end(self, trainer: pl.Trainer, module: PolicyModule, round_index: int) -> None:
         """Prints the round's line."""
-        if trainer.is_global_zero:
-            print(f"\n{HEADER}\n{_line(module, round_index)}", flush=True)
+        if not trainer.is_global_zero:
+            return
+        measured = _measured(module, round_index)
+        rates = [
+            f"{_win_rate(measured, opponent)} against the {opponent} policy"
+            for opponent in OPPONENTS
+            if f"round/win_rate_vs_{opponent}" in measured
+        ]
+        print(f"round {round_index}: {'wins ' + ', '.join(rates) if rates else 'trained'}", flush=True)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Prints the whole."""
@@ -38,7 +46,9 @@ class RunSummary(RoundEndCallback):
         last = pl_module.rounds_finished - 1
         if not trainer.is_global_zero or last < data.first_round:
             return
-        print(f"\n{HEADER}")
+        if data.held_out_prompts:
+            print(f"\nOn {len(data.held_out_prompts)} held-out prompts: win rates with 95 % intervals, KL in nats.")
+        print(HEADER)
         for index in range(data.first_round, last + 1):
             print(_line(pl_module, index))
         self._print_examples(trainer, pl_module)
@@ -69,22 +79,27 @@ def _short(text: str) -> str:
     return textwrap.shorten(text, width=200, placeholder=" ...")
 
 
-def _line(module: PolicyModule, index: int) -> str:
-    played = module.run_folder.round(index).manifest["metrics"]
+def _measured(module: PolicyModule, index: int) -> dict[str, float]:
+    """What was written of the policy after round `index`."""
     measured: dict[str, float] = {}
     for name in ("round.json", "metrics.json"):
         path = module.run_folder.evaluation(policy_name(index + 1)) / name
         measured |= read_json(path) if path.is_file() else {}
+    return measured
+
+
+def _win_rate(measured: dict[str, float], opponent: str) -> str:
+    name = f"round/win_rate_vs_{opponent}"
+    if name not in measured:
+        return "-"
+    return f"{measured[name]:.3f} [{measured[f'{name}_low']:.3f}, {measured[f'{name}_high']:.3f}]"
+
+
+def _line(module: PolicyModule, index: int) -> str:
+    played, measured = module.run_folder.round(index).manifest["metrics"], _measured(module, index)
     seconds = sum(value for name, value in (played | measured).items() if name.startswith("time/"))
-
-    def win_rate(opponent: str) -> str:
-        name = f"round/win_rate_vs_{opponent}"
-        if name not in measured:
-            return "-"
-        return f"{measured[name]:.3f} [{measured[f'{name}_low']:.3f}, {measured[f'{name}_high']:.3f}]"
-
     return (
-        f"{index:5d}  {win_rate('start'):<21}  {win_rate('previous'):<21}  "
+        f"{index:5d}  {_win_rate(measured, 'start'):<21}  {_win_rate(measured, 'previous'):<21}  "
         f"{measured.get('round/kl_to_start', float('nan')):<5.2f} {played['round/mean_response_tokens']:<7.1f} "
         f"{played['round/truncated_share']:<10.1%} {played['round/duplicate_share']:<10.1%} "
         f"{played['round/skipped_prompts']:<8d} {seconds:.1f}"
