@@ -125,7 +125,8 @@ def test_head_never_sees_prompts_or_padding():
     model.lm_head.register_forward_hook(lambda head, args, output: seen.append(args[0].shape))
     response_logps(model, rows)
     assert seen == [(1, sum(map(len, rows.response_ids)), 32)]
-    assert model(input_ids=torch.ones(2, 3, dtype=torch.long)).logits.shape == (2, 3, VOCAB), "the hook must be gone"
+    rectangle = rows.to_padded(pad_id=0).input_ids_RT
+    assert model(input_ids=rectangle).logits.shape == (*rectangle.shape, VOCAB), "the hook must be gone"
 
 
 def test_model_without_output_embeddings():
