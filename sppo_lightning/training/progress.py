@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from typing import TextIO
@@ -42,11 +43,19 @@ class StageProgress(Progress):
         if not self._speaks:
             return _SilentBar()
         stream = self._stream or sys.stderr
-        if stream.isatty():
+        if _draws_bars(stream):
             return tqdm(
                 desc=stage, total=total, unit=f" {unit}", file=stream, bar_format=_BAR_FORMAT, dynamic_ncols=True
             )
         return _LogBar(stage, total, unit, stream, self._interval_s)
+
+
+def _draws_bars(stream: TextIO) -> bool:
+    """Whether this is a terminal with a width: in one of 0 columns, as some containers give, tqdm draws nothing."""
+    try:
+        return stream.isatty() and os.get_terminal_size(stream.fileno()).columns > 0
+    except OSError:  # no file behind it
+        return stream.isatty()
 
 
 class NullProgress(Progress):

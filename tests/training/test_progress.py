@@ -1,4 +1,5 @@
 import io
+import os
 
 import pytest
 
@@ -90,3 +91,15 @@ def test_others_are_silent(quiet, capsys):
     bar.update(3)
     bar.close()
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("columns", "bars"), [(0, False), (100, True)])
+def test_a_terminal_of_no_width_gets_lines(columns, bars, monkeypatch):
+    monkeypatch.setattr(progress.os, "get_terminal_size", lambda fd: os.terminal_size((columns, 24)))
+    terminal = Terminal()
+    terminal.fileno = lambda: 2
+    bar = StageProgress(stream=terminal)("round 0: judging", 4, "pairs")
+    bar.update(4)
+    bar.close()
+    assert ("100%|" in terminal.getvalue()) == bars
+    assert ("judging: 4 pairs in" in terminal.getvalue()) != bars
