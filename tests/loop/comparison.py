@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+from mlflow import entities
 from mlflow.tracking import MlflowClient
 
 from sppo_lightning.io.files import TEMPORARY_SUFFIX
@@ -23,7 +25,7 @@ def differences(run: Run, unbroken: Run) -> list[str]:
     found += [f"missing: {name}" for name in theirs.keys() - ours.keys()]
     found += [f"not in the unbroken run: {name}" for name in ours.keys() - theirs.keys()]
     found += [f"differs: {name}" for name in ours.keys() & theirs.keys() if ours[name] != theirs[name]]
-    return sorted(found) + metric_differences(run, unbroken)
+    return sorted(found) + record_differences(run, unbroken)
 
 
 def result(folder: Path) -> dict[str, Any]:
@@ -45,8 +47,11 @@ def _timeless(value: Any) -> Any:
     return {k: _timeless(v) for k, v in value.items() if not k.startswith("time/") and k not in OWN}
 
 
-def metric_differences(run: Run, unbroken: Run) -> list[str]:
-    """Where the metric history has a gap, a duplicate or another value; where there is not exactly one finished run."""
+def record_differences(run: Run, unbroken: Run) -> list[str]:
+    """Where MLflow's record has a gap, a repeat or another value, lacks a file, or is not one finished run."""
+    runs = mlflow_runs(run)
+    if [entry.info.status for entry in runs] != ["FINISHED"]:
+        return [f"MLflow has {len(runs)} runs: {[entry.info.status for entry in runs]}"]
     ours, theirs = history(run), history(unbroken)
     found = [
         f"metric {key}: steps {steps(ours, key)}, unbroken {steps(theirs, key)}"
@@ -58,6 +63,7 @@ def metric_differences(run: Run, unbroken: Run) -> list[str]:
         for key in sorted(ours.keys() & theirs.keys())
         if not key.startswith("time/") and sorted(ours[key]) != sorted(theirs[key])
     ]
+    found += [f"MLflow's files: {name}" for name in sorted(artifacts(run) ^ artifacts(unbroken))]
     return found
 
 
@@ -67,14 +73,27 @@ def steps(metrics: dict[str, list[tuple[int, float]]], key: str) -> list[int]:
 
 
 def history(run: Run) -> dict[str, list[tuple[int, float]]]:
-    """Metric -> (step, value) of the one run in the run's MLflow store."""
-    client = MlflowClient(f"sqlite:///{run.database}")
-    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    runs = client.search_runs(experiments)
-    assert len(runs) == 1, f"{run.database} has {len(runs)} runs"
-    assert runs[0].info.status == "FINISHED", f"MLflow says {runs[0].info.status}"
-    run_id = runs[0].info.run_id
+    """Metric -> (step, value) of the run in its MLflow store."""
+    client = _client(run)
+    (entry,) = mlflow_runs(run)
     return {
-        key: [(metric.step, metric.value) for metric in client.get_metric_history(run_id, key)]
-        for key in runs[0].data.metrics
+        key: [(metric.step, metric.value) for metric in client.get_metric_history(entry.info.run_id, key)]
+        for key in entry.data.metrics
     }
+
+
+def mlflow_runs(run: Run) -> list[entities.Run]:
+    """Every MLflow run in the store beside a run folder."""
+    client = _client(run)
+    return client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+
+
+def artifacts(run: Run) -> set[str]:
+    """The names of the files that MLflow keeps of the run."""
+    (entry,) = mlflow_runs(run)
+    root = Path(urlsplit(entry.info.artifact_uri).path)
+    return {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+
+
+def _client(run: Run) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{run.database}")

@@ -8,9 +8,11 @@ import random
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -174,9 +176,15 @@ class Run:
         raise AssertionError(f"{self.folder} was not finished in {most} attempts")
 
     def copied_to(self, parent: Path) -> Run:
-        """The same run in another place, to be damaged there."""
+        """The same run in another place, to be damaged there; MLflow's store names places in full."""
         shutil.copytree(self.parent, parent)
-        return Run(self.launcher, parent, *self.arguments)
+        copy = Run(self.launcher, parent, *self.arguments)
+        with closing(sqlite3.connect(copy.database)) as connection, connection:
+            for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
+                connection.execute(
+                    f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (self.parent.as_uri(), parent.as_uri())
+                )
+        return copy
 
     def contents(self) -> dict[str, str]:
         """File -> hash of everything in the run folder."""
