@@ -88,7 +88,10 @@ class HeldOutEvaluation(RoundEndCallback):
     def _kl(
         self, trainer: pl.Trainer, module: PolicyModule, responses: Candidates, policies: ReachablePolicies
     ) -> float:
-        """Mean of log pi / pi_start over the new policy's responses, in nats: unbiased for KL(pi || pi_start)."""
+        """Mean of log pi / pi_start over the new policy's responses, in nats.
+
+        Unbiased for KL(pi || pi_start) where the engine samples from pi itself: temperature 1, no filter.
+        """
         rows = TokenRows(
             prompt_ids=[
                 ids for ids, group in zip(responses.prompt_token_ids, responses.token_ids, strict=True) for _ in group

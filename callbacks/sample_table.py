@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lightning.pytorch as pl
+import pyarrow.compute as pc
 from sppo_lightning.callbacks.round_end import RoundEndCallback, run_loggers
 
 from sppo_lightning.training.module import PolicyModule
@@ -21,17 +22,16 @@ class SampleTable(RoundEndCallback):
     def on_round_end(self, trainer: pl.Trainer, module: PolicyModule, round_index: int) -> None:
         """See the class."""
         folder = module.run_folder.round(round_index)
-        num_chunks = folder.settings["num_chunks"]
-        texts = {
-            (row["prompt_id"], row["candidate"]): row["text"]
-            for row in folder.read_stage("candidates", num_chunks).to_pylist()
-        }
+        prompts = folder.read_prompts().slice(0, self.num_prompts).to_pylist()
+        shown = pc.field("prompt_id").isin([prompt["prompt_id"] for prompt in prompts])
+        candidates = folder.read_stage("candidates", folder.settings["num_chunks"]).filter(shown).to_pylist()
+        texts = {(row["prompt_id"], row["candidate"]): row["text"] for row in candidates}
         win_rates: dict[str, list[tuple[float, int]]] = {}
-        for row in folder.read_table("targets").to_pylist():
+        for row in folder.read_table("targets").filter(shown).to_pylist():
             if row["win_rate"] == row["win_rate"]:  # not judged is NaN
                 win_rates.setdefault(row["prompt_id"], []).append((row["win_rate"], row["candidate"]))
         rows = []
-        for prompt in folder.read_table("prompts").slice(0, self.num_prompts).to_pylist():
+        for prompt in prompts:
             judged = win_rates.get(prompt["prompt_id"])
             if not judged:
                 continue

@@ -98,9 +98,10 @@ def _win_rate(measured: dict[str, float], opponent: str) -> str:
 def _line(module: PolicyModule, index: int) -> str:
     played, measured = module.run_folder.round(index).manifest["metrics"], _measured(module, index)
     seconds = sum(value for name, value in (played | measured).items() if name.startswith("time/"))
+    kl = f"{measured['round/kl_to_start']:.2f}" if "round/kl_to_start" in measured else "-"
     return (
-        f"{index:5d}  {_win_rate(measured, 'start'):<21}  {_win_rate(measured, 'previous'):<21}  "
-        f"{measured.get('round/kl_to_start', float('nan')):<5.2f} {played['round/mean_response_tokens']:<7.1f} "
+        f"{index:5d}  {_win_rate(measured, 'start'):<21}  {_win_rate(measured, 'previous'):<21}  {kl:<5} "
+        f"{played['round/mean_response_tokens']:<7.1f} "
         f"{played['round/truncated_share']:<10.1%} {played['round/duplicate_share']:<10.1%} "
         f"{played['round/skipped_prompts']:<8d} {seconds:.1f}"
     )
