@@ -134,9 +134,6 @@ class RoundDataset:
         """
         manifest = folder.verify()
         num_chunks = manifest["settings"]["num_chunks"]
-        token_ids = {}
-        for row in folder.read_stage("candidates", num_chunks).to_pylist():
-            token_ids[row["prompt_id"], row["candidate"]] = row["token_ids"]
         logps: dict[str, dict[tuple[str, int], float]] = {}
         for name in needs:
             table = folder.read_stage(f"reference_logps/{name.replace('/', '_')}", num_chunks)
@@ -146,6 +143,13 @@ class RoundDataset:
             targets[row["prompt_id"]].append(row)
         for row in folder.read_table("pairs").to_pylist():
             pairs[row["prompt_id"]].append(row)
+        kept = {(prompt_id, row["candidate"]) for prompt_id, rows in targets.items() for row in rows if row["trained"]}
+        token_ids = {}
+        for index in range(num_chunks):  # one at a time: as Python objects a whole round takes gigabytes
+            chunk = folder.read_chunk("candidates", index).select(["prompt_id", "candidate", "token_ids"])
+            for row in chunk.to_pylist():
+                if (key := (row["prompt_id"], row["candidate"])) in kept:
+                    token_ids[key] = row["token_ids"]
 
         groups = []
         for prompt in folder.read_table("prompts").to_pylist():
