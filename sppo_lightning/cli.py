@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import torch
@@ -40,6 +40,11 @@ class SelfPlayCLI(LightningCLI):
     """Parses, checks before anything expensive, takes the run folder, and fits."""
 
     run: RunFolder
+
+    def __init__(self, **kwargs: Any) -> None:
+        """Runs the whole command, and lets go of the run folder however it ends."""
+        with ExitStack() as self._on_end:
+            super().__init__(**kwargs)
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The seed; Lightning's own also takes true and false, with which no run could go on."""
@@ -93,6 +98,7 @@ class SelfPlayCLI(LightningCLI):
         if config.cpu_threads is not None:
             torch.set_num_threads(config.cpu_threads)
         self.run = RunFolder(config.trainer.default_root_dir)
+        self._on_end.callback(self.run.release)
         self.run.lock()
         self.run.fix_settings(dict(flatten(self._resolved())), MAY_CHANGE)
         num_rounds = config.data.init_args.get("num_rounds", 0)
@@ -127,7 +133,7 @@ class SelfPlayCLI(LightningCLI):
         except SPPOError:
             raise
         except (ValueError, MisconfigurationException) as error:
-            reason = " ".join(str(error).split()).rstrip(".")
+            reason = " ".join(str(error).split()).rstrip(".!")
             raise ConfigError(f"trainer: {reason}. Check {self._chosen_for_trainer()}") from error
 
     def fit(self, model: PolicyModule, datamodule: SelfPlayDataModule) -> None:
@@ -234,8 +240,8 @@ def main(verb: str, argv: list[str]) -> int:
     # In full: an abbreviation would be a second name for a key, and a misspelling could be one.
     parser_kwargs: dict[str, Any] = {"prog": "python -m sppo_lightning", "exit_on_error": False, "allow_abbrev": False}
     SelfPlayCLI(
-        PolicyModule,
-        SelfPlayDataModule,
+        model_class=PolicyModule,
+        datamodule_class=SelfPlayDataModule,
         subclass_mode_model=True,
         subclass_mode_data=True,
         save_config_callback=None,

@@ -18,7 +18,9 @@ from sppo_lightning.io.secrets import MASK, is_secret_name
 
 _KEY = re.compile(r'Parser key "([^"]+)"')
 _CLASS = re.compile(r"Problem with given class_path '([^']+)'")
-_CALLABLE = re.compile(r"Type .* expects a function or a callable class: .*class_path='([^']+)'", re.DOTALL)
+_CALLABLE = re.compile(
+    r"Type .* expects a function or a callable class: .*(?:class_path='|Got value: )([\w.]+)", re.DOTALL
+)
 _NOT_ACCEPTED = re.compile(
     r"(?:Option|Subcommand '\w+' does not accept option|Group '.*' does not accept option) '([^']+)'"
 )
@@ -26,6 +28,7 @@ _WRONG_TYPE = re.compile(r"(?:Expected|Value not) .*?\. Got value: (.*)", re.DOT
 _NO_CLASS = re.compile(
     r"Expected a dot import path string: (?P<short>.+)"
     r"|Import path (?P<other>\S+) does not correspond to a subclass"
+    r"|Expected '(?P<callable>\S+)' to be a (?:sub)?class"
     r"|Expected an instantiatable class, but (?P<abstract>\S+) is"
     r"|Not a valid subclass of \w+\. Got value: (?P<value>.+)"
 )
@@ -86,14 +89,15 @@ def explain(error: BaseException, line: CommandLine) -> str:
         return _not_accepted(trail, match[1], line)
     key = trail.key
     annotation = trail.annotation(line.roots)
-    if (match := _NO_CLASS.match(cause)) or _NO_IMPORT.search(cause):
+    if key and ((match := _NO_CLASS.match(cause)) or _NO_IMPORT.search(cause)):
         name = next(filter(None, match.groups())) if match else trail.name
         return line.where(key, name) + _no_class(key, name, annotation, None if match else cause)
     if match := _WRONG_TYPE.match(cause):
         value = MASK if is_secret_name(key) else match[1]
         accepted = spoken(annotation) if annotation is not None else _one_line(cause).split(". Got value")[0]
         return f"{line.where(key, match[1])}{key}: expected {accepted.removeprefix('Expected ')}, got {value!r}"
-    return f"{line.where(key)}{key}: {_one_line(cause)}" if key else _one_line(cause)
+    reason = _one_line(_KEY.sub("", cause)).removeprefix(": ")
+    return f"{line.where(key)}{key}: {reason}" if key else reason
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,7 @@ class _Trail:
             text = str(link.args[0] if isinstance(link, KeyError) else link)
             # Each level says its key twice, as a TypeError and as the ArgumentError made of it.
             if isinstance(link, TypeError) and (match := _KEY.match(text)):
-                keys.append(match[1].replace("init_args.", ""))
+                keys += [name] if (name := match[1].replace("init_args.", "")) not in keys[-1:] else []
             elif match := _CLASS.match(text) or _CALLABLE.match(text):
                 classes[len(keys)] = match[1]
             last, link = text, link.__cause__
@@ -189,7 +193,7 @@ def _no_class(key: str, name: str, annotation: Any, reason: str | None) -> str:
 
 
 def _did_you_mean(name: str, known: Sequence[str], dashes: str = "") -> str:
-    longer = [key for key in known if key.startswith(name)]
+    longer = [key for key in known if name and key.startswith(name)]
     close = (longer or get_close_matches(name, known, n=2))[:3]
     return f"; did you mean {' or '.join(dashes + key for key in close)}?" if close else ""
 

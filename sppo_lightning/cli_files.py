@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -74,11 +75,13 @@ def _paths(argv: Sequence[str]) -> Iterator[str]:
 def _read(path: str) -> yaml.MappingNode:
     if not path or path.startswith("--"):
         raise ConfigError("--config: the name of a file is missing: write --config FILE")
+    if Path(path).is_dir():
+        raise ConfigError(f"--config {path}: is a folder; name one of the files in it")
     if not Path(path).is_file():
         raise ConfigError(f"--config {path}: there is no such file{_near(path)}")
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
-        yaml.safe_load(text)
+        json.dumps(yaml.safe_load(text), default=str, skipkeys=True)  # refuses what contains itself
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except OSError as error:
         raise ConfigError(f"--config {path}: cannot be read: {error.strerror}") from error
@@ -95,6 +98,9 @@ def _read(path: str) -> yaml.MappingNode:
         raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(root, yaml.MappingNode):
         raise ConfigError(f"{path}: holds no settings; write them as in configs/quickstart.yaml, one KEY: VALUE a line")
+    for name, _ in root.value:
+        if name.tag != "tag:yaml.org,2002:str":
+            raise ConfigError(f"{path}, line {name.start_mark.line + 1}: {name.value} is no name of a setting")
     _refuse_repeats(path, root)
     return root
 

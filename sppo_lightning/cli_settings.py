@@ -48,6 +48,7 @@ MAY_CHANGE = frozenset(
     }
 )
 _MAX_SEED = 2**32 - 1  # numpy takes no more
+_MAX_THREADS = 1024
 
 
 def check(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
@@ -60,15 +61,24 @@ def check(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: names the key, and what to write instead.
     """
+    if not isinstance(config["trainer"], dict):
+        raise ConfigError(f"trainer: expected settings below it, such as accelerator: cpu, got {config['trainer']}")
     for key, instead in REFUSED.items():
         if config["trainer"][key] != defaults[key]:
             raise ConfigError(f"trainer.{key} = {config['trainer'][key]} cannot work with self-play rounds: {instead}")
-    seed = config["seed_everything"]
-    if not 0 <= seed <= _MAX_SEED:
-        raise ConfigError(f"seed_everything must be a whole number from 0 to {_MAX_SEED}, got {seed}")
-    threads = config["cpu_threads"]
-    if threads is not None and threads < 1:
-        raise ConfigError(f"cpu_threads must be at least 1, or null for torch's own choice, got {threads}")
+    least_and_most = {
+        "seed_everything": (config["seed_everything"], 0, _MAX_SEED),
+        "cpu_threads": (config["cpu_threads"], 1, _MAX_THREADS),
+        "trainer.log_every_n_steps": (config["trainer"]["log_every_n_steps"], 1, None),
+    }
+    for key, (value, least, most) in least_and_most.items():
+        if value is not None and not least <= value <= (most or value):
+            raise ConfigError(
+                f"{key} must be {f'from {least} to {most}' if most else f'at least {least}'}, got {value}"
+            )
+    folder = config["trainer"]["default_root_dir"]
+    if not folder or "\0" in str(folder):
+        raise ConfigError(f"trainer.default_root_dir must name a folder for the run, got {folder!r}")
     for root in ("model", "data"):
         _refuse_nulls(root, config[root])
     _try_optimizer(config["model"]["init_args"].get("optimizer"))

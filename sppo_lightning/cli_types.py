@@ -32,10 +32,13 @@ def spoken(annotation: Any) -> str:
         return "one of " + ", ".join(str(option) for option in get_args(annotation))
     if annotation in _SPOKEN:
         return _SPOKEN[annotation]
-    if origin in (list, tuple, Sequence):
-        return "a list of " + ", ".join(spoken(item).removeprefix("a ") for item in get_args(annotation))
-    kind, _ = choices(annotation)
-    return f"the name of a class: {kind}" if kind != "class" else str(annotation)
+    items = [spoken(item) for item in get_args(annotation) if item is not ...]
+    if origin is tuple:
+        return f"[{', '.join(items)}]"
+    if origin in (list, Sequence):
+        return f"a list, each {', '.join(items)}"
+    kind, known = choices(annotation)
+    return f"a class of kind {kind}" if known else str(annotation)
 
 
 def accepts_null(annotation: Any) -> bool:
@@ -52,7 +55,8 @@ def choices(annotation: Any) -> tuple[str, list[str]]:
     bases = list(_bases(annotation))
     if not bases:
         return "class", []
-    return bases[-1].__name__, sorted({found.__name__ for found in _subclasses(bases[-1])})
+    names = {found.__name__ for found in _subclasses(bases[-1])}
+    return bases[-1].__name__, sorted(names or {bases[-1].__name__})
 
 
 def imported(path: str) -> Any:

@@ -184,8 +184,10 @@ CASES = [
     key("model.max_grad_norm", "0", "model.max_grad_norm must be positive"),
     key("model.optimizer.lr", "-1", "model.optimizer: AdamW refuses its arguments: Invalid learning rate: -1"),
     key("seed_everything", "true", "seed_everything: expected", "got 'True'"),
-    key("seed_everything", "-1", "seed_everything must be a whole number", "got -1"),
-    key("cpu_threads", "0", "cpu_threads must be at least 1"),
+    key("seed_everything", "-1", "seed_everything must be from 0 to", "got -1"),
+    key("cpu_threads", "0", "cpu_threads must be from 1 to 1024, got 0"),
+    key("trainer.log_every_n_steps", "0", "trainer.log_every_n_steps must be at least 1, got 0"),
+    key("trainer.default_root_dir", "null", "trainer.default_root_dir must name a folder"),
     key("from", "runs/quickstart", "data.fork_from must look like runs/quickstart@round_001"),
     key("from", "nowhere@round_000", "data.fork_from: nowhere/rounds/round_000 is not a complete round"),
     # --- a class that does not exist
@@ -194,6 +196,8 @@ CASES = [
     key("data.engine", "SPPO", "data.engine: there is no Engine called SPPO"),
     key("data.engine", "my.module.Engine", "data.engine: my.module.Engine cannot be imported", "PYTHONPATH"),
     key("data.pairing", "BestWrost", "data.pairing: there is no Pairing called BestWrost; did you mean BestWorst?"),
+    key("model.optimizer", "torch.optim.SGDD", "model.optimizer: torch.optim.SGDD cannot be imported"),
+    key("model.optimizer", "torch.nn.Linear", "model.optimizer: there is no Optimizer called torch.nn.Linear"),
     key("model.optimizer", "RMSpropp", "model.optimizer: there is no Optimizer called RMSpropp", "RMSprop"),
     config("class", "data:\n  oracle:\n    class_path: Style\n", "own.yaml, line 2: data.oracle: there is no", "Style"),
     # --- the Trainer's settings that cannot work with this loop
@@ -209,7 +213,8 @@ CASES = [
     Case(
         "no config", {"--config": "configs/quickstrat.yaml"}, ("quickstrat.yaml: there is no such file", "quickstart")
     ),
-    Case("no name", {"--config": ""}, ("--config: the name of a file is missing",)),
+    Case("a folder", {"--config": "."}, ("--config .: is a folder",)),
+    Case("no file", {"--config": ""}, ("--config: the name of a file is missing",)),
     config("syntax", "data:\n  num_rounds: 3\n bad: [1,\n", "own.yaml, line 3", "is not YAML"),
     config("tab", "data:\n\tnum_rounds: 3\n", "own.yaml, line 2", "is not YAML"),
     config("not UTF-8", b"# caf\xe9\n", "own.yaml, line 1: is not UTF-8 (0xe9)"),
@@ -217,6 +222,9 @@ CASES = [
     config("text", "just words\n", "own.yaml: holds no settings"),
     config("nothing", "# nothing\n", "own.yaml: holds no settings"),
     config("twice", "data:\n  num_rounds: 1\n  num_rounds: 2\n", "own.yaml, line 3: num_rounds is set a second time"),
+    config("circle", "data: &data [*data]\n", "own.yaml: is not YAML: Circular"),
+    config("no name", "1: 2\n", "own.yaml, line 1: 1 is no name of a setting"),
+    config("no section", "trainer: 5\n", "trainer: expected settings below it"),
     config("code", "data: !!python/object/apply:os.abort []\n", "own.yaml, line 1", "is not YAML"),
     # --- what must be there is not
     Case(
@@ -345,16 +353,18 @@ def test_a_start_that_was_refused_binds_nobody(tmp_path, monkeypatch, capfd):
 
 def test_a_secret_is_not_repeated_in_an_error(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
-    Path("judges.py").write_text(
+    Path("remote_judges.py").write_text(
         "from sppo_lightning.oracles import StyleGame\n"
         "class Remote(StyleGame):\n"
         "    def __init__(self, api_key: int):\n"
         "        super().__init__()\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    assert main(["fit", *(word for pair in WORKS.items() for word in pair), "--data.oracle", "judges.Remote"]) == 2
+    assert (
+        main(["fit", *(word for pair in WORKS.items() for word in pair), "--data.oracle", "remote_judges.Remote"]) == 2
+    )
     assert "data.oracle.api_key: must be given" in capfd.readouterr().err
-    change = {"--data.oracle": "judges.Remote", "--data.oracle.api_key": "s3cret"}
+    change = {"--data.oracle": "remote_judges.Remote", "--data.oracle.api_key": "s3cret"}
     assert main(["fit", *(word for pair in (WORKS | change).items() for word in pair)]) == 2
     shown = capfd.readouterr().err
     assert "data.oracle.api_key: expected a whole number, got '***'" in shown

@@ -183,7 +183,7 @@ def test_an_error_ends_the_process_with_code_2(tmp_path):
 
 
 def test_a_bug_keeps_its_traceback(tmp_path, monkeypatch):
-    (tmp_path / "judges.py").write_text(
+    (tmp_path / "buggy_judges.py").write_text(
         "from sppo_lightning.oracles import StyleGame\n\n\n"
         "class Buggy(StyleGame):\n"
         "    def __init__(self):\n"
@@ -192,8 +192,8 @@ def test_a_bug_keeps_its_traceback(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(KeyError, match="limit") as error:
-        main(["fit", *QUICK_START, "--trainer.logger", "false", "--data.oracle", "judges.Buggy"])
-    assert error.traceback[-1].path.name == "judges.py"
+        main(["fit", *QUICK_START, "--trainer.logger", "false", "--data.oracle", "buggy_judges.Buggy"])
+    assert error.traceback[-1].path.name == "buggy_judges.py"
     assert error.value.__suppress_context__  # without the twenty lines that jsonargparse wraps around it
 
 
