@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -40,8 +41,12 @@ def run_page(tracking_uri: str, experiment_id: str, run_id: str, port: int = 500
     uri, command = redact(tracking_uri), ""
     server = uri.rstrip("/")
     if not is_server(uri):
-        # One worker starts soonest and is plenty for one person.
-        command = f"mlflow server --backend-store-uri {shlex.quote(uri)} --host 127.0.0.1 --port {port} --workers 1"
+        # One worker starts soonest and is plenty for one person. By this interpreter, because neither `mlflow` nor
+        # `python` is on the path of someone who types `uv run`.
+        command = (
+            f"{shlex.quote(_interpreter())} -m mlflow server --backend-store-uri {shlex.quote(uri)} --host 127.0.0.1 "
+            f"--port {port} --workers 1"
+        )
         server = f"http://127.0.0.1:{port}"
     # Without the workflow type a fresh browser frames the run as an evaluation of prompts.
     return RunPage(command, f"{server}/#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning")
@@ -55,3 +60,9 @@ def without_credentials(uri: str) -> str:
     os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(parts.username)
     os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(parts.password or "")
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def _interpreter() -> str:
+    """This Python, from here where it lies below, else in full."""
+    here, python = Path.cwd(), Path(sys.executable)
+    return str(python.relative_to(here)) if python.is_relative_to(here) else str(python)

@@ -484,7 +484,9 @@ def test_a_databases_password_is_neither_shown_nor_stored(folder):
 
 def test_run_page_of_a_database(folder):
     page = run_page("sqlite:////runs of mine/mlflow.db", "1", "ab12", port=5001)
-    assert page.command == (
+    python, server = page.command.split(" -m ")
+    assert Path(python).samefile(sys.executable)
+    assert server == (
         "mlflow server --backend-store-uri 'sqlite:////runs of mine/mlflow.db' --host 127.0.0.1 --port 5001 --workers 1"
     )
     assert page.url == "http://127.0.0.1:5001/#/experiments/1/runs/ab12?workflowType=machine_learning"
