@@ -35,9 +35,8 @@ def finished_work(folder: Path) -> dict[str, tuple[int, int]]:
     return {
         path.relative_to(folder).as_posix(): (path.stat().st_ino, path.stat().st_mtime_ns)
         for path in folder.rglob("*")
-        if CHUNK.fullmatch(path.name)
-        or path.name == "responses.parquet"
-        or (path.name == "model.safetensors" and not path.parent.name.endswith(TEMPORARY_SUFFIX))
+        if (CHUNK.fullmatch(path.name) or path.name in ("responses.parquet", "model.safetensors"))
+        and not any(part.endswith(TEMPORARY_SUFFIX) for part in path.parts)
     }
 
 
