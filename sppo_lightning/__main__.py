@@ -10,6 +10,7 @@ import sys
 from difflib import get_close_matches
 
 from sppo_lightning import __version__
+from sppo_lightning.cli_files import read_config_files, resolve_configs, rewrite
 from sppo_lightning.cli_help import FIT_KEYS, HELP
 from sppo_lightning.errors import ConfigError, SPPOError
 
@@ -52,12 +53,11 @@ def _run(verb: str, argv: list[str]) -> int:
         close = get_close_matches(verb, VERBS, n=1)
         hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(VERBS)}."
         raise ConfigError(f"{verb!r} is not a verb of sppo_lightning; {hint} See python -m sppo_lightning --help")
+    argv = resolve_configs(argv)
     if verb != "fit":
         return importlib.import_module(f"sppo_lightning.commands.{verb}").main(argv)
     if "--help" in argv or "-h" in argv:
         print(FIT_KEYS, flush=True)
-    from sppo_lightning.cli_files import read_config_files, rewrite
-
     argv = rewrite(argv)
     read_config_files(argv)  # what is wrong with them is said at once
     from sppo_lightning.cli import main as trainer_main

@@ -204,16 +204,15 @@ class SelfPlayCLI(LightningCLI):
 
 
 def _command_line(args: list[str]) -> CommandLine:
-    roots = {"trainer": Trainer, "model": PolicyModule, "data": SelfPlayDataModule}
+    sections = {"trainer": Trainer, "model": PolicyModule, "data": SelfPlayDataModule}
+    values = {"seed_everything": int, "cpu_threads": int | None}
+    known_keys = [f"{section}.{name}" for section, owner in sections.items() for name in parameters(owner)]
     return CommandLine(
         verb=args[0],
         argv=args[1:],
         files=read_config_files(args[1:]),
-        roots=roots,
-        known_keys=[
-            *(f"{root}.{name}" for root, owner in roots.items() for name in parameters(owner)),
-            *("config", "print_config", "seed_everything", "cpu_threads", "from", "help"),
-        ],
+        roots=sections | values,
+        known_keys=[*known_keys, *values, "config", "print_config", "from", "help"],
     )
 
 

@@ -46,14 +46,14 @@ class CommandLine:
         verb: such as "fit".
         argv: the words behind the verb.
         files: the configuration files among them.
-        roots: first part of a key -> the class that its other parts belong to.
+        roots: first part of a key -> the class that its other parts belong to, or the type of its value.
         known_keys: dotted keys that exist whatever classes are chosen.
     """
 
     verb: str
     argv: Sequence[str]
     files: Sequence[ConfigFile]
-    roots: Mapping[str, type]
+    roots: Mapping[str, Any]
     known_keys: Sequence[str]
 
     def where(self, key: str, value: str | None = None) -> str:
@@ -93,9 +93,8 @@ def explain(error: BaseException, line: CommandLine) -> str:
         name = next(filter(None, match.groups())) if match else trail.name
         return line.where(key, name) + _no_class(key, name, annotation, None if match else cause)
     if match := _WRONG_TYPE.match(cause):
-        value = MASK if is_secret_name(key) else match[1]
-        accepted = spoken(annotation) if annotation is not None else _one_line(cause).split(". Got value")[0]
-        return f"{line.where(key, match[1])}{key}: expected {accepted.removeprefix('Expected ')}, got {value!r}"
+        accepted = spoken(annotation) if annotation is not None else _one_line(cause).partition(". Got value")[0]
+        return f"{line.where(key, match[1])}{key}: expected {accepted}, got {_shown(key, match[1])}"
     reason = _one_line(_KEY.sub("", cause)).removeprefix(": ")
     return f"{line.where(key)}{key}: {reason}" if key else reason
 
@@ -132,17 +131,15 @@ class _Trail:
         """The class chosen at the last key."""
         return self.classes.get(len(self.keys), "")
 
-    def annotation(self, roots: Mapping[str, type]) -> Any:
+    def annotation(self, roots: Mapping[str, Any]) -> Any:
         """The type of the last key, or None where it is not known."""
         if not self.keys:
             return None
         *outer, parameter = self.key.split(".")
         if not outer:
             return roots.get(parameter)
-        owner = (
-            imported(self.classes[len(self.keys) - 1]) if len(self.keys) - 1 in self.classes else roots.get(outer[0])
-        )
-        return parameters(owner).get(parameter)
+        chosen = self.classes.get(len(self.keys) - 1)
+        return parameters(imported(chosen) if chosen else roots.get(outer[0])).get(parameter)
 
 
 def _unknown_word(words: list[str], line: CommandLine) -> str:
@@ -196,6 +193,13 @@ def _did_you_mean(name: str, known: Sequence[str], dashes: str = "") -> str:
     longer = [key for key in known if name and key.startswith(name)]
     close = (longer or get_close_matches(name, known, n=2))[:3]
     return f"; did you mean {' or '.join(dashes + key for key in close)}?" if close else ""
+
+
+def _shown(key: str, value: str) -> str:
+    """A value of the person's as it may be repeated to them."""
+    if is_secret_name(key):
+        return MASK
+    return "null" if value == "None" else repr(value)
 
 
 def _one_line(text: str) -> str:

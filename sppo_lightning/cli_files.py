@@ -33,12 +33,19 @@ class ConfigFile:
 
 
 def rewrite(argv: Sequence[str]) -> list[str]:
-    """Spells out what is short: `--from` is `--data.fork_from`, and `configs/...` lies in the package too."""
+    """Spells out what is short in the arguments of `fit`: `--from` is `--data.fork_from`."""
+    split = [word.partition("=") for word in argv]
+    return [
+        f"--data.fork_from{equals}{value}" if name == "--from" else name + equals + value
+        for name, equals, value in split
+    ]
+
+
+def resolve_configs(argv: Sequence[str]) -> list[str]:
+    """Each `--config configs/...` as it stands here or, where there is none, in the package."""
     words: list[str] = []
     for word in argv:
         name, equals, value = word.partition("=")
-        if name == "--from":
-            word = f"--data.fork_from{equals}{value}"
         if words and words[-1] in _FLAGS:
             word = resolve_config(word)
         elif name in _FLAGS and equals:
@@ -48,7 +55,7 @@ def rewrite(argv: Sequence[str]) -> list[str]:
 
 
 def resolve_config(word: str) -> str:
-    """`configs/...` as it stands here or, where there is none, in the package."""
+    """See `resolve_configs`."""
     for root in (_PACKAGE, _PACKAGE.parent):  # in the wheel the configurations lie inside, in a checkout beside
         if Path(word).parts[:1] == ("configs",) and not Path(word).exists() and root.joinpath(word).is_file():
             return str(root.joinpath(word))

@@ -66,16 +66,11 @@ def check(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     for key, instead in REFUSED.items():
         if config["trainer"][key] != defaults[key]:
             raise ConfigError(f"trainer.{key} = {config['trainer'][key]} cannot work with self-play rounds: {instead}")
-    least_and_most = {
-        "seed_everything": (config["seed_everything"], 0, _MAX_SEED),
-        "cpu_threads": (config["cpu_threads"], 1, _MAX_THREADS),
-        "trainer.log_every_n_steps": (config["trainer"]["log_every_n_steps"], 1, None),
-    }
-    for key, (value, least, most) in least_and_most.items():
-        if value is not None and not least <= value <= (most or value):
-            raise ConfigError(
-                f"{key} must be {f'from {least} to {most}' if most else f'at least {least}'}, got {value}"
-            )
+    _refuse_outside("seed_everything", config["seed_everything"], 0, _MAX_SEED)
+    if config["cpu_threads"] is not None:
+        _refuse_outside("cpu_threads", config["cpu_threads"], 1, _MAX_THREADS)
+    if config["trainer"]["log_every_n_steps"] is not None:
+        _refuse_outside("trainer.log_every_n_steps", config["trainer"]["log_every_n_steps"], 1)
     folder = config["trainer"]["default_root_dir"]
     if not folder or "\0" in str(folder):
         raise ConfigError(f"trainer.default_root_dir must name a folder for the run, got {folder!r}")
@@ -91,6 +86,13 @@ def flatten(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from flatten(entry, f"{prefix}.{key}" if prefix else key)
     else:
         yield prefix, settings
+
+
+def _refuse_outside(key: str, value: int, least: int, most: int | None = None) -> None:
+    if value < least or (most is not None and value > most):
+        raise ConfigError(
+            f"{key} must be {f'at least {least}' if most is None else f'from {least} to {most}'}, got {value}"
+        )
 
 
 def _refuse_nulls(key: str, spec: Any) -> None:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from sppo_lightning.__main__ import main
-from sppo_lightning.cli_files import ConfigFile, read_config_files, resolve_config, rewrite
+from sppo_lightning.cli_files import ConfigFile, read_config_files, resolve_config, resolve_configs, rewrite
 from sppo_lightning.errors import ConfigError
 
 QUICK_START = ("--config", "configs/quickstart.yaml")
@@ -119,20 +119,25 @@ def test_every_way_to_name_a_file(words, tmp_path, monkeypatch):
     assert [file.path for file in read_config_files(["--a", "b", *words])] == ["F"]
 
 
-def test_words_that_are_spelled_out(tmp_path, monkeypatch):
+def test_a_shipped_configuration_is_named_by_its_path(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     shipped = resolve_config("configs/quickstart.yaml")
     assert Path(shipped).is_file()
     assert Path(shipped).is_absolute()
-    assert rewrite(["--config", "configs/quickstart.yaml", "--config=configs/quickstart.yaml", "-c", "mine.yaml"]) == [
-        "--config",
-        shipped,
-        f"--config={shipped}",
-        "-c",
-        "mine.yaml",
+    named = ["--config", "configs/quickstart.yaml", "--config=configs/quickstart.yaml", "-c", "mine.yaml"]
+    assert resolve_configs(named) == ["--config", shipped, f"--config={shipped}", "-c", "mine.yaml"]
+    assert resolve_configs(["--data.prompts", "configs/quickstart.yaml"])[1] == "configs/quickstart.yaml"
+    assert main(["lab", "--config", "configs/lab/rps.yaml", "--num_steps", "0"]) == 2
+    assert "num_steps must be at least 1" in capfd.readouterr().err
+
+
+def test_from_is_short_for_a_key():
+    assert rewrite(["--from", "a@round_001", "--from=b", "--data.x=--from"]) == [
+        "--data.fork_from",
+        "a@round_001",
+        "--data.fork_from=b",
+        "--data.x=--from",
     ]
-    assert rewrite(["--from", "a@round_001", "--from=b"]) == ["--data.fork_from", "a@round_001", "--data.fork_from=b"]
-    assert rewrite(["--data.prompts", "configs/quickstart.yaml"]) == ["--data.prompts", "configs/quickstart.yaml"]
 
 
 def test_where_a_setting_stands(tmp_path):

@@ -86,11 +86,11 @@ def run(tmp_path_factory) -> Finished:
     """One round of the quick start on a few prompts, judged by an oracle with 21 secrets among its arguments."""
     folder = tmp_path_factory.mktemp("somewhere")
     (folder / "judges.py").write_text(JUDGE)
-    arguments = {"api_key": "PLANTED-00", "options": SECRETS | LOOK_ALIKES}
-    oracle = {"class_path": "judges.Judge", "init_args": arguments}
+    oracle = {"class_path": "judges.Judge", "init_args": {"options": SECRETS | LOOK_ALIKES}}
     (folder / "secrets.yaml").write_text(yaml.safe_dump({"data": {"oracle": oracle}}))
     command = [sys.executable, "-m", "sppo_lightning", "fit"]
     command += ["--config", "configs/quickstart.yaml", "--config", "secrets.yaml"]
+    command += ["--data.oracle.api_key", "PLANTED-00"]
     command += ["--data.num_rounds", "1", "--data.epochs_per_round", "2", "--data.prompts_per_round", "6"]
     command += ["--data.num_candidates", "3", "--data.held_out", "2", "--data.engine.max_new_tokens", "24"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
