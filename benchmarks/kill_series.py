@@ -14,7 +14,6 @@ import argparse
 import os
 import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -45,7 +44,7 @@ class Result:
     killed_at: str
     kills: int
     traces: list[str]
-    seconds: float
+    cpu_s: float
 
 
 class Series:
@@ -61,10 +60,8 @@ class Series:
     def __init__(self, name: str, launcher: Launcher, folder: Path, store: Path) -> None:
         self.name, self.launcher, self.folder, self.store = name, launcher, folder, store
         self.unbroken = self._run("unbroken")
-        began = time.perf_counter()
         attempt = self.unbroken.fit(crash_log=folder / "points")
         assert attempt.code == 0, attempt.output
-        self.seconds = time.perf_counter() - began
         passed = (folder / "points").read_text().splitlines()
         self.times_passed = Counter(passed)
 
@@ -79,31 +76,29 @@ class Series:
 
     def kill_at(self, point: str) -> Result:
         """One kill at a named point, then the same command until it ends."""
-        began = time.perf_counter()
         run = self._run(point.replace(":", "-"))
         first = run.fit(crash_at=point)
         finished = finished_work(run.folder)
-        last = run.fit_to_the_end()
+        last = run.fit()
         traces = [f"made again: {name}" for name in made_again(finished, run.folder)]
         traces += [] if first.was_killed else ["never reached"]
-        return self._result(run, point, 1, traces + self._end(run, last.code), began)
+        return self._result(run, point, 1, traces + self._end(run, last.code))
 
     def kill_at_random(self, seed: int, with_store: bool) -> Result:
         """Kills at random times until an attempt ends by itself; without a store its creation is killed as well."""
-        began = time.perf_counter()
         run = self._run(f"random-{seed}-{with_store}", with_store)
-        kills, again = run.fit_with_random_kills(seed, longest_s=self.seconds)
+        kills, again = run.fit_with_random_kills(seed, self.unbroken.attempts[0].cpu_s)
         traces = [f"made again: {name}" for name in again]
         place = f"random {seed}" + ("" if with_store else ", new MLflow database")
-        return self._result(run, place, kills, traces + self._end(run, 0), began)
+        return self._result(run, place, kills, traces + self._end(run, 0))
 
     def _end(self, run: Run, code: int) -> list[str]:
         return [f"exit code {code}"] if code else differences(run, self.unbroken)
 
-    def _result(self, run: Run, place: str, kills: int, traces: list[str], began: float) -> Result:
+    def _result(self, run: Run, place: str, kills: int, traces: list[str]) -> Result:
         if not traces:
             run.remove()
-        return Result(self.name, place, kills, traces, time.perf_counter() - began)
+        return Result(self.name, place, kills, traces, sum(attempt.cpu_s for attempt in run.attempts))
 
     def _run(self, name: str, with_store: bool = True) -> Run:
         store = self.store if with_store else None
@@ -115,7 +110,8 @@ def results(launcher: Launcher, folder: Path, occurrences: str, num_random: int)
     store = empty_store(folder / "store")
     for number, name in enumerate(VARIANTS):
         series = Series(name, launcher, folder / f"{number}", store)
-        print(f"{name}: unbroken in {series.seconds:.1f} s, {sum(series.times_passed.values())} points", flush=True)
+        num_points, cpu_s = sum(series.times_passed.values()), series.unbroken.attempts[0].cpu_s
+        print(f"{name}: unbroken in {cpu_s:.1f} s of CPU, {num_points} points", flush=True)
         for point in series.points(occurrences):
             yield series.kill_at(point)
         for seed in range(num_random):
@@ -134,11 +130,12 @@ def main() -> int:
         for result in results(launcher, Path(folder), arguments.occurrences, arguments.random):
             done.append(result)
             verdict = "no trace" if not result.traces else "; ".join(result.traces)
-            print(f"{result.killed_at:42} {result.kills:3d} kills {result.seconds:5.1f} s  {verdict}", flush=True)
+            print(f"{result.killed_at:42} {result.kills:3d} kills {result.cpu_s:5.1f} s of CPU  {verdict}", flush=True)
     launcher.close()
     bad = [result for result in done if result.traces]
     kills = sum(result.kills for result in done)
-    print(f"\n{kills} kills in {len(done)} runs; {len(bad)} runs show a trace of them")
+    cpu_s = sum(result.cpu_s for result in done)
+    print(f"\n{kills} kills in {len(done)} runs, {cpu_s:.0f} s of CPU; {len(bad)} runs show a trace of them")
     write_json_atomic(arguments.out, {"cpus": os.cpu_count(), "runs": [asdict(result) for result in done]})
     return int(bool(bad))
 

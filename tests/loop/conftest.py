@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -52,11 +51,3 @@ def make_unbroken(launcher: Launcher, store: Path, tmp_path_factory: pytest.Temp
 def unbroken(make_unbroken: Callable[..., Run]) -> Run:
     """The run of small.yaml that nobody killed."""
     return make_unbroken()
-
-
-@pytest.fixture(scope="session")
-def seconds_of_a_run(make_unbroken: Callable[..., Run], unbroken: Run) -> float:
-    """How long a run takes on this machine now, the launcher being warm."""
-    began = time.monotonic()
-    make_unbroken()
-    return time.monotonic() - began

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import re
@@ -15,6 +16,7 @@ import time
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sppo_lightning.io.files import TEMPORARY_SUFFIX, sha256_of
 from sppo_lightning.training.tracking_store import create_database
@@ -67,31 +69,33 @@ class Launcher:
         """Forks an attempt and returns its process id."""
         return self._ask(start=argv, environment=environment, output=str(output))
 
-    def wait(self, process_id: int) -> int:
-        """The exit code of an attempt, negative for a signal."""
-        return self._ask(wait=process_id)
+    def wait(self, process_id: int) -> tuple[int, float]:
+        """The exit code of an attempt, negative for a signal, and the CPU seconds it took."""
+        code, cpu_s = self._ask(wait=process_id)
+        return code, cpu_s
 
     def close(self) -> None:
         """Ends the parent."""
         self._process.communicate()
 
-    def _ask(self, **request: object) -> int:
+    def _ask(self, **request: object) -> Any:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(request) + "\n")
         return self._answer()
 
-    def _answer(self) -> int:
+    def _answer(self) -> Any:
         assert self._process.stdout is not None
         answer = self._process.stdout.readline()
         assert answer, "the launcher has died"
-        return int(answer)
+        return json.loads(answer)
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """How one process ended: its exit code, negative for a signal, and what it printed."""
+    """How one process ended: its exit code, negative for a signal, its CPU time and what it printed."""
 
     code: int
+    cpu_s: float
     output: str
 
     @property
@@ -104,6 +108,12 @@ class Attempt:
         lines = [line for line in self.output.splitlines() if line.startswith("error: ")]
         assert lines, self.output[-3000:]
         return lines[-1]
+
+
+def _cpu_seconds_if_alive(process_id: int) -> float:
+    """The CPU seconds of a process so far; infinite once it has ended."""
+    state, *fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
+    return math.inf if state == "Z" else (int(fields[10]) + int(fields[11])) / os.sysconf("SC_CLK_TCK")
 
 
 class Run:
@@ -124,14 +134,15 @@ class Run:
         self.launcher, self.parent, self.arguments = launcher, parent, arguments
         self.folder = parent / name
         self.database = parent / "mlflow.db"
-        self._attempts = 0
+        self.attempts: list[Attempt] = []
+        self._started = 0
         if store is not None:
             shutil.copyfile(store, self.database)
 
     def start(self, *arguments: str, crash_at: str = "", crash_log: str | Path = "") -> tuple[int, Path]:
         """Begins an attempt; returns its process id and where it prints."""
-        self._attempts += 1
-        output = self.parent / f"{self.folder.name}_attempt_{self._attempts:02d}.log"
+        self._started += 1
+        output = self.parent / f"{self.folder.name}_attempt_{self._started:02d}.log"
         argv = ["fit", "--config", str(CONFIG), *self.arguments, *arguments]
         argv += ["--trainer.default_root_dir", str(self.folder)]
         environment = {"SPPO_CRASH_AT": crash_at, "SPPO_CRASH_LOG": str(crash_log)}
@@ -140,25 +151,26 @@ class Run:
     def fit(self, *arguments: str, crash_at: str = "", crash_log: str | Path = "") -> Attempt:
         """One attempt to its end, or to the crash point."""
         process_id, output = self.start(*arguments, crash_at=crash_at, crash_log=crash_log)
-        return Attempt(self.launcher.wait(process_id), output.read_text())
+        return self._ended(process_id, output)
 
-    def fit_killed_after(self, seconds: float) -> Attempt:
-        """One attempt that gets SIGKILL after this time, unless it has ended by then."""
+    def fit_killed_after(self, cpu_s: float) -> Attempt:
+        """One attempt that gets SIGKILL after this CPU time, unless it has ended by then.
+
+        CPU time rather than the clock's: on a busy machine the moment is as deep in the run as on an idle one.
+        """
         process_id, output = self.start()
-        time.sleep(seconds)
+        while _cpu_seconds_if_alive(process_id) < cpu_s:
+            time.sleep(0.002)
         os.kill(process_id, signal.SIGKILL)  # not waited for yet, so the id is still this attempt's
-        return Attempt(self.launcher.wait(process_id), output.read_text())
+        return self._ended(process_id, output)
 
-    def fit_to_the_end(self, longest: int = 3) -> Attempt:
-        """The same command again until it ends by itself."""
-        for _ in range(longest):
-            attempt = self.fit()
-            if not attempt.was_killed:
-                return attempt
-        raise AssertionError(f"{self.folder} was not finished in {longest} attempts")
-
-    def fit_with_random_kills(self, seed: int, longest_s: float, most: int = 50) -> tuple[int, list[str]]:
+    def fit_with_random_kills(self, seed: int, longest_cpu_s: float, most: int = 50) -> tuple[int, list[str]]:
         """Kills attempt after attempt at random times until one ends by itself.
+
+        Args:
+            seed: of the moments.
+            longest_cpu_s: what an unbroken run takes.
+            most: attempts before this is given up.
 
         Returns:
             the number of kills, and what a later attempt made again.
@@ -167,7 +179,7 @@ class Run:
         again: list[str] = []
         for kills in range(most):
             finished = finished_work(self.folder)
-            attempt = self.fit_killed_after(moments.uniform(0, longest_s))
+            attempt = self.fit_killed_after(moments.uniform(0, longest_cpu_s))
             again += made_again(finished, self.folder)
             if not attempt.was_killed:
                 assert attempt.code == 0, attempt.output[-3000:]
@@ -196,3 +208,7 @@ class Run:
     def remove(self) -> None:
         """Deletes the run and its store."""
         shutil.rmtree(self.parent)
+
+    def _ended(self, process_id: int, output: Path) -> Attempt:
+        self.attempts.append(Attempt(*self.launcher.wait(process_id), output.read_text()))
+        return self.attempts[-1]

@@ -1,8 +1,8 @@
 """Imports the package once, then forks a process for each attempt; a program of its own, which nothing imports.
 
-Says its process id when it is ready, then reads one JSON request a line and answers each with one number:
+Says its process id when it is ready, then reads one JSON request a line and answers each with one line of JSON:
     {"start": ["fit", ...], "environment": {...}, "output": FILE}   -> the id of a new process, like `python -m ...`
-    {"wait": PID}                                                 -> its exit code, negative for a signal
+    {"wait": PID}                                                 -> [exit code, negative for a signal; CPU seconds]
 """
 
 import importlib
@@ -68,7 +68,8 @@ def serve() -> None:
         if "start" in request:
             print(start(request["start"], request["environment"], request["output"]), flush=True)
         else:
-            print(os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1]), flush=True)
+            _, status, used = os.wait4(request["wait"], 0)
+            print(json.dumps([os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime]), flush=True)
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ def test_a_second_process_refuses_and_the_first_goes_on(new_run, unbroken):
         os.kill(first, signal.SIGCONT)
     assert second.code == 2
     assert f"{run.folder}: another process is using this run folder" in second.error
-    assert run.launcher.wait(first) == 0
+    assert run.launcher.wait(first)[0] == 0
     assert differences(run, unbroken) == []
 
 
