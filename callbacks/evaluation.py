@@ -24,7 +24,8 @@ class HeldOutEvaluation(RoundEndCallback):
     """Plays the new policy against the start and against the previous round on held-out prompts.
 
     Writes `eval/round_003/metrics.json`, then logs `round/win_rate_vs_start`, `round/win_rate_vs_previous` with 95 %
-    intervals over prompts, and `round/kl_to_start`, a mean over the new policy's own held-out responses.
+    intervals over prompts, and `round/kl_to_start`, a mean over the new policy's own held-out responses
+    (only where they are sampled from the policy itself, at temperature 1 without filters: others would bias it).
 
     Args:
         num_samples: responses for each held-out prompt.
@@ -65,7 +66,9 @@ class HeldOutEvaluation(RoundEndCallback):
             metrics[f"round/win_rate_vs_{name}_low"] = interval.low
             metrics[f"round/win_rate_vs_{name}_high"] = interval.high
         oracle.close()
-        metrics["round/kl_to_start"] = self._kl(trainer, module, new, policies)
+        sampling = self_play_data(trainer).engine.sampling
+        if (sampling.temperature, sampling.top_p, sampling.top_k) == (1.0, 1.0, 0):
+            metrics["round/kl_to_start"] = self._kl(trainer, module, new, policies)
         policies.close()
         metrics["time/evaluate"] = time.perf_counter() - began
         return metrics

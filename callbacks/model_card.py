@@ -71,4 +71,5 @@ def _row(index: int, metrics: dict[str, float]) -> str:
         f"{metrics[f'round/win_rate_vs_{name}_high']:.3f}]"
         for name in ("start", "previous")
     ]
-    return f"| {index} | {cells[0]} | {cells[1]} | {metrics['round/kl_to_start']:.2f} |"
+    kl = f"{metrics['round/kl_to_start']:.2f}" if "round/kl_to_start" in metrics else "-"
+    return f"| {index} | {cells[0]} | {cells[1]} | {kl} |"

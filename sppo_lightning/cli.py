@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack, suppress
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -100,12 +101,20 @@ class SelfPlayCLI(LightningCLI):
         self.run = RunFolder(config.trainer.default_root_dir)
         self._on_end.callback(self.run.release)
         self.run.lock()
-        self.run.fix_settings(dict(flatten(self._resolved())), MAY_CHANGE)
-        num_rounds = config.data.init_args.get("num_rounds", 0)
-        if num_rounds and self.run.state.get("finished_rounds", 0) >= num_rounds:
-            print(f"{self.run} is finished: {num_rounds} rounds are trained and exported. Nothing to do.")
-            print(f"For more rounds: --data.num_rounds {num_rounds + 1}; for a new run: --trainer.default_root_dir DIR")
+        model, data = config.model.init_args, config.data.init_args
+        may_change = MAY_CHANGE
+        if model.get("reset_optimizer") == "never" and model.get("lr_schedule") != "constant":
+            may_change = may_change - {"data.init_args.num_rounds"}  # the rate falls over the whole run
+        self.run.fix_settings(dict(flatten(self._resolved)), may_change)
+        trained, asked = len(list(self.run.path.glob("exports/round_???"))), data.get("num_rounds", 0)
+        if self.run.state.get("finished_rounds", 0) >= max(asked, trained, 1):
+            print(f"{self.run} is finished: {trained} rounds are trained and exported. Nothing to do.")
+            print(f"For more rounds: --data.num_rounds {trained + 1}; for a new run: --trainer.default_root_dir DIR")
             sys.exit(0)
+        if asked < trained and self.run.has_begun:
+            raise ConfigError(
+                f"data.num_rounds = {asked}, but {self.run} has trained {trained} rounds already; give at least that"
+            )
 
     def instantiate_classes(self) -> None:
         """Builds what the configuration names; what a constructor refuses is said in the constructor's words."""
@@ -151,6 +160,8 @@ class SelfPlayCLI(LightningCLI):
         except RunPaused as pause:
             print(f"{pause}. The same command goes on.")
             return
+        except MisconfigurationException as error:
+            raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
         except SystemExit as ending:  # how Lightning ends on Ctrl-C, with code 1, and on SIGTERM, with code 0
             print("interrupted; the same command goes on", file=sys.stderr)
             sys.exit(143 if isinstance(ending, SIGTERMException) else 130)
@@ -168,6 +179,7 @@ class SelfPlayCLI(LightningCLI):
             self.run.update(mlflow_run_id=logger.run_id)
         return logger
 
+    @cached_property
     def _resolved(self) -> dict[str, Any]:
         """The resolved configuration without the secrets in it."""
         text = self._parser(self.subcommand).dump(self.config[self.subcommand], skip_none=False)
@@ -175,7 +187,7 @@ class SelfPlayCLI(LightningCLI):
 
     def _save_config(self) -> None:
         """Writes config.yaml into the run folder and, if there is MLflow, into the run."""
-        text = yaml.safe_dump(self._resolved(), sort_keys=False, allow_unicode=True)
+        text = yaml.safe_dump(self._resolved, sort_keys=False, allow_unicode=True)
         with atomic_write(self.run.path / "config.yaml", kind="config") as temporary:
             temporary.write_text(text, encoding="utf-8")
         for logger in self.trainer.loggers:

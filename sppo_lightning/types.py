@@ -50,6 +50,11 @@ class Prompt:
         """The last user turn, what an oracle that reads plain text judges against."""
         return self.messages[-1]["content"]
 
+    @property
+    def conversation(self) -> tuple[tuple[str, str], ...]:
+        """The turns as (role, content): what makes two prompts the same question, whatever their ids."""
+        return tuple((message["role"], message["content"]) for message in self.messages)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingConfig:

@@ -18,9 +18,11 @@ class Objective(ABC):
     Attributes:
         needs: the frozen policies whose log-probabilities must be in `ObjectiveInputs.frozen_logps`; the round computes
             exactly these. See there for the names. May be set per instance.
+        waits_for: what a round does not offer yet and this objective cannot do without, in words; `fit` refuses it.
     """
 
     needs: tuple[str, ...] = ("previous",)
+    waits_for: str | None = None
 
     @abstractmethod
     def __call__(self, inputs: ObjectiveInputs) -> ObjectiveOutputs:

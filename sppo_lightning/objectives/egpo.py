@@ -21,5 +21,7 @@ class EGPO(OnlineIPO):
         ConfigError: `tau` is not above 0.
     """
 
+    waits_for = "its half-step, a schedule with two kinds of phases"
+
     def __init__(self, tau: float = 0.1, per_token: bool = False) -> None:
         super().__init__(tau=tau, target="win_rates", per_token=per_token)

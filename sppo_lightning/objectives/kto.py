@@ -31,6 +31,8 @@ class KTO(Objective):
             no mismatched rows.
     """
 
+    waits_for = "log-ratios of prompts paired with other prompts' responses"
+
     def __init__(
         self,
         beta: float = 0.1,

@@ -22,6 +22,8 @@ class NashMD(Objective):
 
     needs = ("anchor",)
 
+    waits_for = "responses sampled from the mixture of policy and anchor"
+
     def __init__(self, tau: float = 0.1) -> None:
         self.tau = checks.positive("tau", tau)
 

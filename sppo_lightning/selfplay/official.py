@@ -63,7 +63,7 @@ def import_round(
     *,
     tokenizer: Any,
     max_prompt_tokens: int,
-    held_out: Collection[str],
+    held_out: Collection[tuple[tuple[str, str], ...]],
     self_comparison: bool,
     seed: int,
     chunk_prompts: int,
@@ -84,7 +84,7 @@ def import_round(
         source: the file or whatever else `io.official_import.read_official` reads.
         tokenizer: the policy's.
         max_prompt_tokens: a longer prompt is an error.
-        held_out: ids of prompts that must not be trained on; they are left out.
+        held_out: conversations that must not be trained on; prompts with these turns are left out, whatever their ids.
         self_comparison: see `win_rates`; for win rates that the file does not give.
         seed: the run's seed.
         chunk_prompts: prompts in one chunk.
@@ -145,8 +145,8 @@ def _candidates(data: OfficialData, prompt_token_ids: list[list[int]], tokenizer
     )
 
 
-def _without_prompts(data: OfficialData, prompt_ids: Collection[str]) -> OfficialData:
-    return _part(data, [b for b, prompt in enumerate(data.prompts) if prompt.prompt_id not in prompt_ids])
+def _without_prompts(data: OfficialData, conversations: Collection[tuple[tuple[str, str], ...]]) -> OfficialData:
+    return _part(data, [b for b, prompt in enumerate(data.prompts) if prompt.conversation not in conversations])
 
 
 def _part(data: OfficialData, indices: Sequence[int]) -> OfficialData:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -11,13 +12,14 @@ from jsonargparse import lazy_instance
 
 from sppo_lightning.engines.base import Engine
 from sppo_lightning.errors import ConfigError, RunFolderError
+from sppo_lightning.io import carriers
 from sppo_lightning.oracles.base import PreferenceOracle
 from sppo_lightning.selfplay.dataset import GlobalBatch, RoundDataset
 from sppo_lightning.selfplay.official import import_round
 from sppo_lightning.selfplay.opponents import Opponent, SelfPlay
 from sppo_lightning.selfplay.pairing import BestWorst, Pairing
 from sppo_lightning.selfplay.players import Truncated
-from sppo_lightning.selfplay.store import MANIFEST
+from sppo_lightning.selfplay.store import MANIFEST, RoundFolder
 from sppo_lightning.training.fork import Fork
 from sppo_lightning.training.loader import StepLoader
 from sppo_lightning.training.playing import play
@@ -186,12 +188,17 @@ class SelfPlayDataModule(pl.LightningDataModule):
     def prepare_data(self) -> None:
         """Reads and checks the prompts, before the model is loaded."""
         existing_policies(self.module.objective.needs, 0)  # refuses an objective that no round can serve
+        if self.module.objective.waits_for is not None:
+            raise ConfigError(
+                f"model.objective: {type(self.module.objective).__name__} cannot be trained by fit yet, it needs "
+                f"{self.module.objective.waits_for}. Choose another objective"
+            )
         run, digest = self.module.run_folder, self.prompts.digest
         if (self.prompts_per_round or 0) > len(self.prompts.train):
-            raise ConfigError(
-                f"data.prompts_per_round: {self.prompts_per_round} is more than the {len(self.prompts.train)} prompts "
-                f"of {self.prompts_source} beside the {len(self.held_out_prompts)} held out. Set it lower, or leave it "
-                "out for all prompts each round"
+            warnings.warn(
+                f"data.prompts_per_round: every round uses all {len(self.prompts.train)} training prompts; there are "
+                f"fewer than {self.prompts_per_round}",
+                stacklevel=2,
             )
         if run.has_begun and run.state.get("prompts_sha256", digest) != digest:
             raise RunFolderError(
@@ -201,6 +208,7 @@ class SelfPlayDataModule(pl.LightningDataModule):
         run.update(prompts_sha256=digest)  # before a round's files make the run one that has begun
         if self.fork:
             self.fork.link(run)
+            self._check_shared_round(run.round(self.first_round))
         first = run.round(self.first_round)
         if self.first_round_from and not first.exists:
             import_round(
@@ -208,10 +216,29 @@ class SelfPlayDataModule(pl.LightningDataModule):
                 self.first_round_from,
                 tokenizer=self.module.tokenizer,
                 max_prompt_tokens=self.max_prompt_tokens,
-                held_out={prompt.prompt_id for prompt in self.held_out_prompts},
+                held_out={prompt.conversation for prompt in self.held_out_prompts},
                 self_comparison=self.self_comparison,
                 seed=self.seed,
                 chunk_prompts=self.chunk_prompts,
+            )
+
+    def _check_shared_round(self, folder: RoundFolder) -> None:
+        """What a fork must not take over in silence from its source."""
+        held_out = {prompt.conversation for prompt in self.held_out_prompts}
+        shared, _ = carriers.prompts_from(folder.read_prompts())
+        leaked = sum(prompt.conversation in held_out for prompt in shared)
+        if leaked:
+            raise ConfigError(
+                f"data.fork_from: {leaked} of the shared round's {len(shared)} prompts are held out for evaluation in "
+                "this run, which would be trained on what it is tested with. Give the source's data.prompts, "
+                "data.held_out and seed_everything"
+            )
+        num_candidates = folder.settings["num_candidates"]
+        if num_candidates != self.num_candidates:
+            warnings.warn(
+                f"data.num_candidates: the shared round has {num_candidates} responses a prompt; "
+                f"{self.num_candidates} holds from the next round on",
+                stacklevel=2,
             )
 
     # --- rounds ------------------------------------------------------------------------------------------------------
@@ -265,9 +292,10 @@ class SelfPlayDataModule(pl.LightningDataModule):
             )
         if not dataset.groups:
             raise RunFolderError(
-                f"{folder} has nothing to train on: every prompt was skipped (responses truncated, too few, or tied). "
-                "See round/truncated_share and round/skipped_prompts in its manifest.json; raise "
-                "data.engine.max_new_tokens, set data.truncated: keep, or look at the oracle"
+                f"{folder} has nothing to train on: every prompt was skipped (responses truncated, too few, or tied); "
+                "see round/truncated_share and round/skipped_prompts in its manifest.json. Start a new run "
+                "(--trainer.default_root_dir runs/NAME) with a larger data.engine.max_new_tokens, data.truncated keep, "
+                "or another oracle"
             )
         self._loaded = dataset
         return dataset

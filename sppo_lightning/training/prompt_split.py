@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -42,12 +43,12 @@ class PromptSplit:
             source: see `io.prompts.read_prompts`.
             tokenizer: the policy's.
             seed: the run's.
-            num_held_out: None: a tenth, at least 8.
+            num_held_out: None: a tenth, at least 8. Never more than half, which is said.
             max_prompt_tokens: a longer prompt is an error.
 
         Raises:
             DataError: a prompt that cannot be used; names file and line.
-            ConfigError: nothing would be left to train on.
+            ConfigError: a single prompt cannot be both trained on and held out.
         """
         prompts = read_prompts(source)
         token_ids = check_prompt_lengths(prompts, tokenizer, max_prompt_tokens)
@@ -55,11 +56,18 @@ class PromptSplit:
         prompts.sort(key=lambda prompt: derive_seed(seed, "order", prompt.prompt_id))
         if num_held_out is None:
             num_held_out = max(8, len(prompts) // 10)
-        if len(prompts) <= num_held_out:
+        if num_held_out > 0 and len(prompts) < 2:
             raise ConfigError(
-                f"data.prompts: {source} has {len(prompts)} prompts and {num_held_out} of them are held out for "
-                "evaluation, which leaves none to train on. Give more prompts, or set data.held_out lower (0: none)"
+                f"data.prompts: {source} has {len(prompts)} prompts, too few to train on some and hold out others for "
+                "evaluation. Give more prompts, or set data.held_out 0"
             )
+        if num_held_out > len(prompts) // 2:
+            warnings.warn(
+                f"data.held_out: half of the {len(prompts)} prompts of {source} are held out for evaluation instead of "
+                f"{num_held_out}, so that the others can be trained on",
+                stacklevel=2,
+            )
+            num_held_out = len(prompts) // 2
         return cls(held_out=prompts[:num_held_out], train=prompts[num_held_out:], token_ids=by_id)
 
     @property
@@ -69,9 +77,9 @@ class PromptSplit:
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def of_round(self, round_index: int, size: int | None) -> list[Prompt]:
-        """A round's training prompts: all, or the next `size`, from the beginning again after the last one."""
+        """A round's training prompts: all (if `size` is None or more), or the next `size`, round and round."""
         total = len(self.train)
-        size = size or total
+        size = min(size or total, total)
         return [self.train[(round_index * size + offset) % total] for offset in range(size)]
 
     def tokens(self, prompts: Sequence[Prompt]) -> list[list[int]]:

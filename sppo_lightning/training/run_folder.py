@@ -100,7 +100,9 @@ class RunFolder:
     @property
     def has_begun(self) -> bool:
         """Something is on disk that was computed with the run's settings."""
-        return (self.path / "rounds").is_dir() or self.last_checkpoint.is_file()
+        return self.last_checkpoint.is_file() or any(
+            (self.path / name).is_dir() for name in ("rounds", "exports", "eval")
+        )
 
     def update(self, **entries: Any) -> None:
         """Adds entries to run.json."""

@@ -19,9 +19,10 @@ class StepMetrics:
         self._add("loss", outputs.loss.detach(), outputs.weight)
         for name, (values, weights) in outputs.metrics.items():
             self._add(name, values, weights)
-        if "previous" in inputs.frozen_logps and len(inputs.pairs_M2):
-            # The papers' main claim: winners go up, losers go down.
-            log_ratio_R = (inputs.policy_logps_R - inputs.frozen_logps["previous"]).detach()
+        reference = "previous" if "previous" in inputs.frozen_logps else "anchor"
+        if reference in inputs.frozen_logps and len(inputs.pairs_M2):
+            # The papers' main claim: winners go up, losers go down. Against pi_t, or what the objective has instead.
+            log_ratio_R = (inputs.policy_logps_R - inputs.frozen_logps[reference]).detach()
             self._add("winner_log_ratio", log_ratio_R[inputs.pairs_M2[:, 0]], inputs.weight_M)
             self._add("loser_log_ratio", log_ratio_R[inputs.pairs_M2[:, 1]], inputs.weight_M)
 

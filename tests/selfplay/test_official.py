@@ -78,6 +78,11 @@ def chat(*turns):
 
 
 # The official pair file: conversations, and the win rates that its scripts computed from five responses each.
+def asked(text):
+    """A single user turn as `Prompt.conversation` gives it: ids play no part."""
+    return (("user", text),)
+
+
 OFFICIAL_PAIRS = [
     {
         "chosen": chat(f"w{b} w0", "w1 w2"),
@@ -188,7 +193,7 @@ def test_responses_are_tokenised_once_and_closed(import_file, tiny):
 
 def test_held_out_prompts_are_left_out(play, import_file):
     rows = [row | {"prompt_id": f"p{b}"} for b, row in enumerate(OFFICIAL_PAIRS)]
-    folder = import_file(rows, held_out={"p1", "p2", "elsewhere"})
+    folder = import_file(rows, held_out={asked("w1 w0"), asked("w2 w0"), asked("w9")})
     finish(play, folder)
     assert [row["prompt_id"] for row in targets_of(folder)[1]] == ["p0", "p3"]
 
@@ -207,7 +212,12 @@ def test_what_cannot_be_used_is_refused_before_anything_is_written(import_file, 
         (DataError, r"data.first_round_from: .*nowhere.parquet", str(tmp_path / "nowhere.parquet"), {}),
         (DataError, r"data.first_round_from: .*official.jsonl, line 1: has neither 'chosen'", [{"prompt": "w1"}], {}),
         (DataError, "data.first_round_from: prompt .* has 61 tokens", long_prompt, {}),
-        (DataError, "every prompt of .* is held out", [OFFICIAL_PAIRS[0] | {"prompt_id": "x"}], {"held_out": {"x"}}),
+        (
+            DataError,
+            "every prompt of .* is held out",
+            [OFFICIAL_PAIRS[0] | {"prompt_id": "x"}],
+            {"held_out": {asked("w0 w0")}},
+        ),
     ]
     for error, rule, source, changes in cases:
         with pytest.raises(error, match=rule):

@@ -16,6 +16,7 @@ NAMES = {
     "train/winner_log_ratio",
     "train/loser_log_ratio",
 }
+PAIR_METRICS = {"train/loss", "train/margin", "train/accuracy"}
 
 
 def inputs(log_ratios, rates, pairs=(), weights=None, pair_weights=None, needs=("previous",)):
@@ -61,10 +62,15 @@ def test_a_pack_without_pairs_has_no_winners():
     assert logged(SPPO(eta=4.0), rows_only, with_pairs)["train/winner_log_ratio"] == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("objective", [SimPO(), DPO(reference="anchor")], ids=["no reference", "anchor only"])
-def test_an_objective_that_does_not_know_pi_t_has_no_log_ratio_to_it(objective):
-    found = logged(objective, inputs([1.0, -2.0], [0.75, 0.25], pairs=[(0, 1)], needs=objective.needs))
-    assert {"train/loss", "train/margin", "train/accuracy"} == set(found)
+def test_an_objective_that_knows_only_the_anchor_has_log_ratios_to_it():
+    found = logged(DPO(reference="anchor"), inputs([1.0, -2.0], [0.75, 0.25], pairs=[(0, 1)], needs=("anchor",)))
+    assert set(found) == {*PAIR_METRICS, "train/winner_log_ratio", "train/loser_log_ratio"}
+    assert found["train/winner_log_ratio"] == pytest.approx(1.0)
+    assert found["train/loser_log_ratio"] == pytest.approx(-2.0)
+
+
+def test_an_objective_without_a_reference_has_none():
+    assert set(logged(SimPO(), inputs([1.0, -2.0], [0.75, 0.25], pairs=[(0, 1)], needs=()))) == PAIR_METRICS
 
 
 def test_what_is_masked_is_not_looked_at():
