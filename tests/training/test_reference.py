@@ -5,6 +5,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from sppo_lightning.errors import ConfigError
+from sppo_lightning.objectives import GPO
 from sppo_lightning.training.reference import existing_policies, lag_of
 
 POLICY_OF = {
@@ -107,3 +108,19 @@ def test_a_history_reaches_back_to_the_start_and_no_further():
     assert existing_policies(needs, 0) == ("anchor", "previous")
     assert existing_policies(needs, 2) == ("anchor", "previous", "history/1")
     assert existing_policies(needs, 3) == needs
+
+
+def test_gpo_regresses_onto_the_oracle_s_scores(tiny, policy_folder, tmp_path):
+    run = tiny.make_run(
+        tmp_path,
+        policy_folder,
+        module_args={"objective": GPO(eta=2.0)},
+        opponent=tiny.self_play(),
+        num_rounds=1,
+        epochs_per_round=1,
+        global_batch_prompts=11,
+    ).fit()
+    rows = run.module.run_folder.round(0).read_table("targets").to_pylist()
+    scores = torch.tensor([row["score"] for row in rows if row["trained"]])
+    # At the first step pi = pi_t, so the loss is (eta score)^2.
+    assert run.metrics("train/loss_over_eta2")[0] == pytest.approx(float(scores.square().mean()), rel=1e-3)
