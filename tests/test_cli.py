@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import yaml
 
 from sppo_lightning.__main__ import main
 from sppo_lightning.cli_files import ConfigFile, read_config_files, resolve_config, resolve_configs, rewrite
+from sppo_lightning.cli_quiet import quieten
 from sppo_lightning.errors import ConfigError
 
 QUICK_START = ("--config", "configs/quickstart.yaml")
@@ -208,3 +210,11 @@ def test_the_wrong_arguments_of_a_class_that_is_not_ours_are_the_users(tmp_path,
     words += ["--trainer.callbacks.monitor", "loss", "--trainer.callbacks.mode", "sideways"]
     assert main(["fit", *QUICK_START, *words]) == 2
     assert "a class of the configuration refuses its arguments" in capfd.readouterr().err
+
+
+def test_a_warning_for_the_user_has_no_line_of_source(monkeypatch):
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    monkeypatch.setattr(warnings, "filters", [*warnings.filters])
+    quieten()
+    assert warnings.formatwarning("2 prompts are dropped", UserWarning, "a.py", 3) == "warning: 2 prompts are dropped\n"
+    assert warnings.formatwarning("old name", DeprecationWarning, "a.py", 3) == "a.py:3: DeprecationWarning: old name\n"
