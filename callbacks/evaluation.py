@@ -86,6 +86,7 @@ class HeldOutEvaluation(RoundEndCallback):
             prompt_token_ids=data.held_out_token_ids,
             num_samples=self.num_samples,
             seed=data.seed,
+            progress=data.progress,
         )
 
     def _kl(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow as pa
 from torch import Tensor
 
 from sppo_lightning.engines.base import Engine
@@ -13,7 +14,10 @@ from sppo_lightning.functional.seeds import derive_seed
 from sppo_lightning.io.carriers import candidates_from, candidates_table
 from sppo_lightning.io.tables import read_table, write_table
 from sppo_lightning.oracles.base import PreferenceOracle
-from sppo_lightning.types import Candidates, PolicyHandle, Prompt
+from sppo_lightning.types import Candidates, PolicyHandle, Progress, Prompt
+
+# Between two movements of the bar; a response depends on its own seed alone, so this changes nothing.
+_PROMPTS_A_CALL = 32
 
 
 def held_out_responses(
@@ -25,6 +29,7 @@ def held_out_responses(
     prompt_token_ids: Sequence[Sequence[int]],
     num_samples: int,
     seed: int,
+    progress: Progress,
 ) -> Candidates:
     """A policy's responses to the held-out prompts, from `responses.parquet` if they were sampled before.
 
@@ -39,6 +44,7 @@ def held_out_responses(
         prompt_token_ids: the prompts as the policy sees them.
         num_samples: responses for each prompt.
         seed: the run's seed.
+        progress: tells the person who waits.
 
     Raises:
         RunFolderError: the stored responses are to other prompts.
@@ -49,12 +55,18 @@ def held_out_responses(
             [derive_seed(seed, "held_out", policy.name, prompt.prompt_id, sample) for sample in range(num_samples)]
             for prompt in prompts
         ]
+        bar = progress(f"evaluating {policy.name}", len(prompts) * num_samples, "responses")
+        parts = []
         engine.open(policy)
         try:
-            responses = engine.generate(prompts, seeds_BK)
+            for first in range(0, len(prompts), _PROMPTS_A_CALL):
+                part = slice(first, first + _PROMPTS_A_CALL)
+                parts.append(candidates_table(engine.generate(prompts[part], seeds_BK[part])))
+                bar.update(parts[-1].num_rows)
         finally:
             engine.close()
-        write_table(path, candidates_table(responses), kind="held_out_responses")
+            bar.close()
+        write_table(path, pa.concat_tables(parts), kind="held_out_responses")
     table = read_table(path)
     if set(table["prompt_id"].to_pylist()) != {prompt.prompt_id for prompt in prompts}:
         raise RunFolderError(f"{path} answers other prompts than the held-out ones; delete it to have it made again")

@@ -12,14 +12,13 @@ from jsonargparse import lazy_instance
 
 from sppo_lightning.engines.base import Engine
 from sppo_lightning.errors import ConfigError, RunFolderError
-from sppo_lightning.io import carriers
 from sppo_lightning.oracles.base import PreferenceOracle
 from sppo_lightning.selfplay.dataset import GlobalBatch, RoundDataset
 from sppo_lightning.selfplay.official import import_round
 from sppo_lightning.selfplay.opponents import Opponent, SelfPlay
 from sppo_lightning.selfplay.pairing import BestWorst, Pairing
 from sppo_lightning.selfplay.players import Truncated
-from sppo_lightning.selfplay.store import MANIFEST, RoundFolder
+from sppo_lightning.selfplay.store import MANIFEST
 from sppo_lightning.training.fork import Fork
 from sppo_lightning.training.loader import StepLoader
 from sppo_lightning.training.playing import play
@@ -208,7 +207,7 @@ class SelfPlayDataModule(pl.LightningDataModule):
         run.update(prompts_sha256=digest)  # before a round's files make the run one that has begun
         if self.fork:
             self.fork.link(run)
-            self._check_shared_round(run.round(self.first_round))
+            self.fork.check(run, self.held_out_prompts, self.num_candidates)
         first = run.round(self.first_round)
         if self.first_round_from and not first.exists:
             import_round(
@@ -220,25 +219,6 @@ class SelfPlayDataModule(pl.LightningDataModule):
                 self_comparison=self.self_comparison,
                 seed=self.seed,
                 chunk_prompts=self.chunk_prompts,
-            )
-
-    def _check_shared_round(self, folder: RoundFolder) -> None:
-        """What a fork must not take over in silence from its source."""
-        held_out = {prompt.conversation for prompt in self.held_out_prompts}
-        shared, _ = carriers.prompts_from(folder.read_prompts())
-        leaked = sum(prompt.conversation in held_out for prompt in shared)
-        if leaked:
-            raise ConfigError(
-                f"data.fork_from: {leaked} of the shared round's {len(shared)} prompts are held out for evaluation in "
-                "this run, which would be trained on what it is tested with. Give the source's data.prompts, "
-                "data.held_out and seed_everything"
-            )
-        num_candidates = folder.settings["num_candidates"]
-        if num_candidates != self.num_candidates:
-            warnings.warn(
-                f"data.num_candidates: the shared round has {num_candidates} responses a prompt; "
-                f"{self.num_candidates} holds from the next round on",
-                stacklevel=2,
             )
 
     # --- rounds ------------------------------------------------------------------------------------------------------

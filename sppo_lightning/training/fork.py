@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sppo_lightning.errors import ConfigError, RunFolderError
+from sppo_lightning.io import carriers
 from sppo_lightning.io.files import atomic_folder
 from sppo_lightning.selfplay.store import PROMPTS, SETTINGS
 from sppo_lightning.training.run_folder import RunFolder
+from sppo_lightning.types import Prompt
 
 GENERATED = ("candidates", "opponents")
 JUDGED = ("preferences",)
@@ -88,6 +92,29 @@ class Fork:
                 if (shared.path / stage).is_dir():
                     (temporary / stage).mkdir()
                     _link_tree(shared.path / stage, temporary / stage)
+
+    def check(self, run: RunFolder, held_out: Sequence[Prompt], num_candidates: int) -> None:
+        """Refuses, or says, what a fork must not take over in silence from its source.
+
+        Raises:
+            ConfigError: prompts of the shared round are held out for evaluation in this run.
+        """
+        folder = run.round(self.round_index)
+        shared, _ = carriers.prompts_from(folder.read_prompts())
+        tested = {prompt.conversation for prompt in held_out}
+        leaked = sum(prompt.conversation in tested for prompt in shared)
+        if leaked:
+            raise ConfigError(
+                f"data.fork_from: {leaked} of the shared round's {len(shared)} prompts are held out for evaluation in "
+                "this run, which would be trained on what it is tested with. Give the source's data.prompts, "
+                "data.held_out and seed_everything"
+            )
+        if folder.settings["num_candidates"] != num_candidates:
+            warnings.warn(
+                f"data.num_candidates: the shared round has {folder.settings['num_candidates']} responses a prompt; "
+                f"{num_candidates} holds from the next round on",
+                stacklevel=2,
+            )
 
 
 def _under(config: dict[str, str], prefix: str) -> dict[str, str]:

@@ -10,6 +10,7 @@ from sppo_lightning.engines.base import Engine
 from sppo_lightning.errors import EngineError, RunFolderError
 from sppo_lightning.evaluation.held_out import comparisons, held_out_responses
 from sppo_lightning.oracles.base import PreferenceOracle
+from sppo_lightning.training.progress import NullProgress
 from sppo_lightning.types import Candidates, PreferenceMatrix, Prompt, SamplingConfig
 
 PROMPTS = [Prompt(prompt_id=f"p{b}", messages=({"role": "user", "content": "word"},)) for b in range(3)]
@@ -52,6 +53,7 @@ def sample(folder, engine, name="start", prompts=PROMPTS, seed=0):
         prompt_token_ids=TOKENS,
         num_samples=4,
         seed=seed,
+        progress=NullProgress(),
     )
 
 

@@ -120,3 +120,17 @@ def test_where_it_begins_must_be_said_in_this_form(text):
 def test_the_number_of_rounds_counts_from_the_source_s_first():
     with pytest.raises(ConfigError, match="a run forked at round 3 needs at least 4, got 3"):
         Fork.parse("run@round_003", 3)
+
+
+def test_a_fork_is_never_trained_on_what_it_is_tested_with(forked):
+    with pytest.raises(ConfigError, match=r"of the shared round's \d+ prompts are held out for evaluation"):
+        forked(seed=99).fit()
+
+
+def test_a_fork_says_that_the_shared_round_keeps_its_number_of_responses(forked):
+    run = forked(num_candidates=7, stop_after="play")
+    with (
+        pytest.warns(UserWarning, match=r"data\.num_candidates: the shared round has \d responses"),
+        pytest.raises(RunPaused),
+    ):
+        run.fit()
