@@ -193,6 +193,9 @@ class SelfPlayCLI(LightningCLI):
         for logger in self.trainer.loggers:
             if isinstance(logger, RunLogger):
                 logger.log_text(text, "config.yaml")
+                logger.log_hyperparams(
+                    {key: value for key, value in flatten(self._resolved) if value is not None and _is_fixed(key)}
+                )
 
     def _chosen_for_trainer(self) -> str:
         """The Trainer's plain settings that are not its defaults: an error is about one of them."""
@@ -213,6 +216,11 @@ class SelfPlayCLI(LightningCLI):
             f"{self.trainer.strategy.root_device.type})",
             flush=True,
         )
+
+
+def _is_fixed(key: str) -> bool:
+    """Whether a setting decides what a run computes: MLflow takes a parameter once, and these are worth comparing."""
+    return not any(key == name or key.startswith(f"{name}.") for name in MAY_CHANGE)
 
 
 def _command_line(args: list[str]) -> CommandLine:

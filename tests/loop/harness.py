@@ -86,7 +86,7 @@ class Launcher:
     def _answer(self) -> Any:
         assert self._process.stdout is not None
         answer = self._process.stdout.readline()
-        assert answer, "the launcher has died"
+        assert answer, f"the launcher has ended with code {self._process.wait()}"
         return json.loads(answer)
 
 
