@@ -179,7 +179,9 @@ class Run:
         again: list[str] = []
         for kills in range(most):
             finished = finished_work(self.folder)
-            attempt = self.fit_killed_after(moments.uniform(0, longest_cpu_s))
+            # The first within the first half: a moment near the end may come after it, and nothing would be killed.
+            share = moments.uniform(0, 1.0 if kills else 0.5)
+            attempt = self.fit_killed_after(share * longest_cpu_s)
             again += made_again(finished, self.folder)
             if not attempt.was_killed:
                 assert attempt.code == 0, attempt.output[-3000:]
