@@ -10,7 +10,7 @@ Every carrier is frozen, takes keyword arguments only, and checks itself at birt
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, TypedDict
 
 import torch
@@ -111,6 +111,11 @@ class Candidates:
 
     def __len__(self) -> int:
         return len(self.prompts)
+
+    def at(self, part: slice) -> Candidates:
+        """The responses to some of the prompts."""
+        fields = ("prompts", "prompt_token_ids", "token_ids", "texts", "finish_reasons", "sampler_logps")
+        return replace(self, **{name: getattr(self, name)[part] for name in fields})
 
     @property
     def num_candidates(self) -> list[int]:
@@ -229,7 +234,8 @@ class ObjectiveInputs:
         pair_prob_M: P(chosen beats rejected).
         weight_M: 0 masks a pair.
         log_z_R: optional, the log partition estimate of the row's prompt (SPPO eq. 3.5).
-        score_R: optional, a real-valued preference score (GPO).
+        score_R: optional, how far the oracle's score of a response lies above the mean of those it was compared with: a
+            preference score against pi_t (GPO), a reward less its leave-one-out baseline (RLOO, GRPO).
         kl_logps_R: optional, (policy, reference) log-ratios of mismatched prompt-response rows (KTO).
     """
 
@@ -273,13 +279,30 @@ class PolicyHandle(Protocol):
         tokenizer: the policy's tokenizer, chat template included.
     """
 
-    name: str
-    folder: str
-    tokenizer: Any
+    @property
+    def name(self) -> str: ...  # noqa: D102 - see the class
+
+    @property
+    def folder(self) -> str: ...  # noqa: D102
+
+    @property
+    def tokenizer(self) -> Any: ...  # noqa: D102
 
     @property
     def model(self) -> torch.nn.Module:
         """Loads the weights on first use."""
+        ...
+
+
+class Policies(Protocol):
+    """The policies that a round can reach."""
+
+    def named(self, name: str) -> PolicyHandle:
+        """A policy by the names of `ObjectiveInputs.frozen_logps`, or "current": the one in memory."""
+        ...
+
+    def stored(self, source: str) -> PolicyHandle:
+        """The policy in a Hugging Face folder or under a hub id; it shares the run's tokenizer."""
         ...
 
 

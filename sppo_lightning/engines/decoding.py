@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, cast
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import Cache, GenerationConfig, LogitsProcessorList
 
 from sppo_lightning.engines.kv_cache import fan_out
+from sppo_lightning.engines.mixed_logits import MixedLogits
 from sppo_lightning.engines.seeded_sampler import SeededSampler
 
 # Tokens between two looks at which responses have ended. `generate` itself goes on with all rows until the last one
@@ -31,6 +32,7 @@ def decode(
     max_new_tokens: int,
     eos_ids: Sequence[int],
     pad_id: int,
+    mixed_with: tuple[Any, float] | None = None,
 ) -> list[list[int]]:
     """Generates one response for each row.
 
@@ -45,6 +47,7 @@ def decode(
         max_new_tokens: the longest response.
         eos_ids: a response ends after the first of these.
         pad_id: stands where a shorter prompt or a finished response has no token.
+        mixed_with: a second model q and its weight a: tokens are drawn from p^(1-a) q^a, see `MixedLogits`.
 
     Returns:
         [N] response tokens, cut after the first terminator.
@@ -56,10 +59,17 @@ def decode(
     responses: list[list[int]] = [[] for _ in prompt_of_row]
     going_on = list(range(len(responses)))
     ids_AT, mask_AT = input_ids_PT[rows_N], mask_PT[rows_N]
-    with _sole_generation_config(model, config):
-        cache = _prefill(model, input_ids_PT, mask_PT)
-        if cache is not None:
-            fan_out(cache, rows_N, num_tokens=input_ids_PT.shape[1] + max_new_tokens)
+    processors: list[MixedLogits | SeededSampler] = [sampler]
+    with ExitStack() as stack:
+        caches = []
+        for each in [model] if mixed_with is None else [model, mixed_with[0]]:
+            stack.enter_context(_sole_generation_config(each, config))
+            caches.append(_prefill(each, input_ids_PT, mask_PT))
+            if caches[-1] is not None:
+                fan_out(caches[-1], rows_N, num_tokens=input_ids_PT.shape[1] + max_new_tokens)
+        cache = caches[0]
+        if mixed_with is not None:
+            processors.insert(0, MixedLogits(*mixed_with, caches[1], mask_AT, config))
         while going_on:
             length = ids_AT.shape[1]
             left = max_new_tokens - (length - input_ids_PT.shape[1])
@@ -67,7 +77,7 @@ def decode(
                 input_ids=ids_AT,
                 attention_mask=mask_AT,
                 max_new_tokens=left if cache is None else min(left, _SEGMENT),
-                logits_processor=LogitsProcessorList([sampler]),
+                logits_processor=LogitsProcessorList(processors),
                 **({} if cache is None else {"past_key_values": cache}),
             )
             for row, tokens in zip(going_on, ids_AT[:, length:].tolist(), strict=True):
@@ -81,7 +91,8 @@ def decode(
             if 0 < len(places) < len(going_on):
                 places_A = torch.tensor(places, device=device)
                 ids_AT, mask_AT = ids_AT[places_A], mask_AT[places_A]
-                sampler.keep(places)
+                for processor in processors:
+                    processor.keep(places)
                 assert cache is not None, "without a cache all rows end together"
                 cache.reorder_cache(cast(torch.LongTensor, places_A))
             going_on = [going_on[place] for place in places]

@@ -11,6 +11,7 @@ from torch import nn
 
 from sppo_lightning.engines.base import Engine
 from sppo_lightning.engines.decoding import decode
+from sppo_lightning.engines.mixed_policy import MixedPolicy
 from sppo_lightning.engines.sampling import sampling_config
 from sppo_lightning.engines.seeded_sampler import SeededSampler
 from sppo_lightning.errors import ConfigError, EngineError
@@ -57,7 +58,7 @@ class Transformers(Engine):
         self._policy: PolicyHandle | None = None
 
     def open(self, policy: PolicyHandle) -> None:
-        """Answers with `policy.model`, where it is and in its dtype."""
+        """Answers with `policy.model`, where it is and in its dtype, or with a `MixedPolicy` of two."""
         self._policy = policy
 
     def close(self) -> None:
@@ -82,7 +83,12 @@ class Transformers(Engine):
         """
         if self._policy is None:
             raise EngineError("The Transformers engine is not open: call open(policy) before generate(...)")
-        model: Any = self._policy.model
+        mixed_with: tuple[Any, float] | None = None
+        if isinstance(self._policy, MixedPolicy):
+            model: Any = self._policy.base.model
+            mixed_with = self._policy.other.model, self._policy.other_weight
+        else:
+            model = self._policy.model
         tokenizer = self._policy.tokenizer
         prompt_ids = [encode_prompt(tokenizer, prompt) for prompt in prompts]
         self._check_room(prompts, prompt_ids, model.config)
@@ -90,7 +96,7 @@ class Transformers(Engine):
         pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else next(iter(eos_ids), 0)
 
         with _eval_mode(model):
-            answers = self._answers(model, prompt_ids, seeds_BK, eos_ids, pad_id)
+            answers = self._answers(model, prompt_ids, seeds_BK, eos_ids, pad_id, mixed_with)
         self._check_numbers(prompts, answers)
         answers_BK = [[answers[b, k] for k in range(len(seeds))] for b, seeds in enumerate(seeds_BK)]
         token_ids_BK = [[token_ids for token_ids, _ in answers_K] for answers_K in answers_BK]
@@ -112,6 +118,7 @@ class Transformers(Engine):
         seeds_BK: Sequence[Sequence[int]],
         eos_ids: Sequence[int],
         pad_id: int,
+        mixed_with: tuple[Any, float] | None,
     ) -> dict[tuple[int, int], tuple[list[int], float]]:
         """(b, k) -> the response's tokens and their summed log-probability, batch by batch."""
         keys = [(b, k) for b, seeds in enumerate(seeds_BK) for k in range(len(seeds))]
@@ -129,6 +136,7 @@ class Transformers(Engine):
                 max_new_tokens=self.sampling.max_new_tokens,
                 eos_ids=eos_ids,
                 pad_id=pad_id,
+                mixed_with=mixed_with,
             )
             for key, token_ids, logps_S in zip(batch_keys, token_ids_N, sampler.chosen_logps.tolist(), strict=True):
                 answers[key] = token_ids, math.fsum(logps_S[: len(token_ids)])

@@ -5,6 +5,7 @@ from sppo_lightning.objectives.dno import DNO
 from sppo_lightning.objectives.dpo import DPO
 from sppo_lightning.objectives.egpo import EGPO
 from sppo_lightning.objectives.gpo import GPO
+from sppo_lightning.objectives.grpo import GRPO
 from sppo_lightning.objectives.ht_mnpo import HTMNPO
 from sppo_lightning.objectives.inpo import INPO
 from sppo_lightning.objectives.ipo import IPO
@@ -14,6 +15,7 @@ from sppo_lightning.objectives.mpo import MPO
 from sppo_lightning.objectives.nash_md import NashMD
 from sppo_lightning.objectives.online_ipo import OnlineIPO
 from sppo_lightning.objectives.onpo import ONPO
+from sppo_lightning.objectives.rloo import RLOO
 from sppo_lightning.objectives.simpo import SimPO
 from sppo_lightning.objectives.spin import SPIN
 from sppo_lightning.objectives.spo import SPO
@@ -27,12 +29,14 @@ __all__ = [
     "DPO",
     "EGPO",
     "GPO",
+    "GRPO",
     "HTMNPO",
     "INPO",
     "IPO",
     "KTO",
     "MPO",
     "ONPO",
+    "RLOO",
     "SPIN",
     "SPO",
     "SPPO",

@@ -58,6 +58,27 @@ def share(name: str, value: float, below: float = 1.0) -> float:
     return float(value)
 
 
+def anchor_weight(eta: float, tau: float) -> float:
+    """Returns eta tau, the weight of pi_ref in a mirror-descent step of the KL-regularised game.
+
+    Args:
+        eta: the step, checked.
+        tau: strength of the KL to the fixed pi_ref.
+
+    Raises:
+        ConfigError: `tau` is negative, or `eta` times `tau` is above 1.
+    """
+    weight = eta * non_negative("tau", tau)
+    if math.isclose(weight, 1):  # eta and tau meant as each other's inverse
+        return 1.0
+    if weight > 1:
+        raise ConfigError(
+            f"model.objective.tau: eta * tau is the weight of the anchor and must be at most 1, got {eta:g} * "
+            f"{tau:g} = {weight:g}; lower one of them"
+        )
+    return weight
+
+
 def one_of(name: str, value: str, choices: Sequence[str]) -> str:
     """Returns `value`.
 

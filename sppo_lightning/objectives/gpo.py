@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from sppo_lightning.errors import ConfigError
 from sppo_lightning.objectives import checks, parts
 from sppo_lightning.objectives.base import Objective
 from sppo_lightning.types import ObjectiveInputs, ObjectiveOutputs
@@ -23,16 +22,12 @@ class GPO(Objective):
     """
 
     needs = ("previous",)
+    reads_scores = True
 
     def __init__(self, eta: float = 1000.0) -> None:
         self.eta = checks.positive("eta", eta)
 
     def __call__(self, inputs: ObjectiveInputs) -> ObjectiveOutputs:
         """Returns (log pi/pi_t - eta s)^2, [R] nats^2."""
-        if inputs.score_R is None:
-            raise ConfigError(
-                "model.objective: GPO needs a preference score of every response (score_R), and this batch has none; "
-                "use an oracle that gives scores, or SPPO, which needs only win rates"
-            )
         rho_R = parts.log_ratio(inputs, {"previous": 1.0})
-        return parts.squared_rows(inputs, rho_R, self.eta * inputs.score_R, self.eta)
+        return parts.squared_rows(inputs, rho_R, self.eta * parts.scores(inputs, "GPO"), self.eta)

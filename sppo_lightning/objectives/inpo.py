@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
-from sppo_lightning.errors import ConfigError
 from sppo_lightning.objectives import checks, parts
 from sppo_lightning.objectives.base import Objective
 from sppo_lightning.types import ObjectiveInputs, ObjectiveOutputs
@@ -29,15 +26,7 @@ class INPO(Objective):
 
     def __init__(self, eta: float = 1 / 0.0075, tau: float = 0.0025) -> None:
         self.eta = checks.positive("eta", eta)
-        anchor = self.eta * checks.non_negative("tau", tau)
-        if math.isclose(anchor, 1):  # eta and tau meant as each other's inverse
-            anchor = 1.0
-        if anchor > 1:
-            raise ConfigError(
-                f"model.objective.tau: eta * tau is the weight of the anchor and must be at most 1, got {eta:g} * "
-                f"{tau:g} = {anchor:g}; lower one of them"
-            )
-        self.anchors = parts.anchor_mix(anchor, {"previous": 1.0})
+        self.anchors = parts.anchor_mix(checks.anchor_weight(self.eta, tau), {"previous": 1.0})
         self.needs = tuple(self.anchors)
 
     def __call__(self, inputs: ObjectiveInputs) -> ObjectiveOutputs:

@@ -31,7 +31,7 @@ class KTO(Objective):
             no mismatched rows.
     """
 
-    waits_for = "log-ratios of prompts paired with other prompts' responses"
+    mismatched = True
 
     def __init__(
         self,

@@ -22,7 +22,10 @@ class NashMD(Objective):
 
     needs = ("anchor",)
 
-    waits_for = "responses sampled from the mixture of policy and anchor"
+    opponents = ("AnchorMixture",)
+
+    single_step = True
+    every_response = True
 
     def __init__(self, tau: float = 0.1) -> None:
         self.tau = checks.positive("tau", tau)

@@ -29,6 +29,8 @@ class OnlineIPO(Objective):
 
     needs = ("anchor",)
 
+    single_step = True
+
     def __init__(
         self,
         tau: float = 0.1,
@@ -37,6 +39,7 @@ class OnlineIPO(Objective):
     ) -> None:
         self.eta = 1 / checks.positive("tau", tau)
         self.from_win_rates = checks.one_of("target", target, ("win_rates", "pair_prob")) == "win_rates"
+        self.reads_pair_probs = not self.from_win_rates
         self.per_token = per_token
 
     def __call__(self, inputs: ObjectiveInputs) -> ObjectiveOutputs:

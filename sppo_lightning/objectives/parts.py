@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from sppo_lightning.errors import ConfigError
 from sppo_lightning.types import ObjectiveInputs, ObjectiveOutputs
 
 Metric = tuple[Tensor, Tensor]
@@ -57,6 +58,24 @@ def log_ratio(inputs: ObjectiveInputs, anchors: Mapping[str, float], per_token: 
 def mean_per_token(logps_R: Tensor, inputs: ObjectiveInputs) -> Tensor:
     """[R] nats per token (an empty response counts as one token)."""
     return logps_R / inputs.num_tokens_R.clamp(min=1)
+
+
+def scores(inputs: ObjectiveInputs, objective: str) -> Tensor:
+    """[R] how far each response's score lies above the mean of those it was compared with.
+
+    Args:
+        inputs: the batch.
+        objective: who asks, for the error.
+
+    Raises:
+        ConfigError: the oracle gives no scores.
+    """
+    if inputs.score_R is None:
+        raise ConfigError(
+            f"model.objective: {objective} needs a score of every response (score_R), and this batch has none; use an "
+            "oracle that gives scores, or SPPO or SPO, which need only win rates"
+        )
+    return inputs.score_R
 
 
 def margin(values_R: Tensor, inputs: ObjectiveInputs) -> Tensor:

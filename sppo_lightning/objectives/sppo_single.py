@@ -21,6 +21,8 @@ class SPPOSingle(Objective):
 
     needs = ("previous",)
 
+    reads_pair_probs = True
+
     def __init__(self, eta: float = 1000.0) -> None:
         self.eta = checks.positive("eta", eta)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
-from sppo_lightning.types import Candidates, PreferenceMatrix
+from sppo_lightning.types import Candidates, PreferenceMatrix, Prompt
 
 
 class PreferenceOracle(ABC):
@@ -12,12 +13,24 @@ class PreferenceOracle(ABC):
 
     Subclasses take plain constructor arguments (they become configuration keys under `data.oracle`). An oracle that
     holds a model loads it on first use and lets go of it in `close`.
+
+    Attributes:
+        gives_scores: its matrices carry `scores_BK`, which some objectives read.
     """
+
+    gives_scores: bool = False
 
     @property
     def name(self) -> str:
         """Names this oracle's preference files; the class name unless a subclass says otherwise."""
         return type(self).__name__
+
+    def check_prompts(self, prompts: Sequence[Prompt]) -> None:  # noqa: B027 - most oracles judge answers to anything
+        """Refuses prompts that it cannot judge answers to, before anything is generated.
+
+        Raises:
+            OracleError: names the prompt and what it lacks.
+        """
 
     @abstractmethod
     def compare(self, candidates: Candidates, opponents: Candidates | None = None) -> PreferenceMatrix:

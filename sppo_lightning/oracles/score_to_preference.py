@@ -66,6 +66,8 @@ class ScoreToPreference(PreferenceOracle):
         ConfigError: a scale that is not positive.
     """
 
+    gives_scores = True
+
     def __init__(self, scorer: Scorer, scale: float = 1.0) -> None:
         if not scale > 0:
             raise ConfigError(f"ScoreToPreference: scale must be positive, got {scale}")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from sppo_lightning.oracles.base import PreferenceOracle
 from sppo_lightning.oracles.ragged import check_same_prompts
-from sppo_lightning.types import Candidates, PreferenceMatrix
+from sppo_lightning.types import Candidates, PreferenceMatrix, Prompt
 
 
 class Shuffled(PreferenceOracle):
@@ -28,12 +29,17 @@ class Shuffled(PreferenceOracle):
 
     def __init__(self, oracle: PreferenceOracle, seed: int = 0) -> None:
         self.oracle = oracle
+        self.gives_scores = oracle.gives_scores
         self.seed = seed
 
     @property
     def name(self) -> str:
         """Says both what it is and whose verdicts it shuffles."""
         return f"Shuffled-{self.oracle.name}"
+
+    def check_prompts(self, prompts: Sequence[Prompt]) -> None:
+        """The oracle's rule."""
+        self.oracle.check_prompts(prompts)
 
     def compare(self, candidates: Candidates, opponents: Candidates | None = None) -> PreferenceMatrix:
         """Asks the oracle and permutes its answer; each prompt's responses stay among themselves."""

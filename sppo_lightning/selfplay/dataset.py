@@ -12,13 +12,17 @@ from torch import Tensor
 
 from sppo_lightning.functional.logps import TokenRows
 from sppo_lightning.functional.seeds import derive_seed
-from sppo_lightning.selfplay.store import RoundFolder
+from sppo_lightning.selfplay.mismatched import next_prompts_response
+from sppo_lightning.selfplay.store import DRAWS, RoundFolder, kept_candidates, logps_stage
 from sppo_lightning.types import ObjectiveInputs
 
 
 @dataclass(frozen=True, kw_only=True)
 class PromptGroup:
-    """What one prompt contributes: R_p trained responses and the pairs among them, pairs as indices into the rows."""
+    """What one prompt contributes: R_p trained responses and the pairs among them, pairs as indices into the rows.
+
+    `mismatched` is there for an objective that asks for such rows.
+    """
 
     prompt_id: str
     prompt_ids: Sequence[int]
@@ -32,6 +36,16 @@ class PromptGroup:
     pair_weights: Sequence[float]
     frozen_logps: Mapping[str, Sequence[float]]
     log_z: float | None
+    mismatched: MismatchedRow | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MismatchedRow:
+    """A prompt with another prompt's response, and that pair's log-probability under each frozen policy."""
+
+    prompt_ids: Sequence[int]
+    response_ids: Sequence[int]
+    frozen_logps: Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +69,11 @@ class Pack:
 
 @dataclass(frozen=True, kw_only=True)
 class GlobalBatch:
-    """One optimiser step: this rank's packs out of `num_prompts` prompts over all ranks."""
+    """One optimiser step: this rank's packs out of `num_prompts` prompts over all ranks, and their mismatched rows."""
 
     packs: Sequence[Pack]
     num_prompts: int
+    mismatched: Sequence[MismatchedRow] = ()
 
 
 def make_pack(groups: Sequence[PromptGroup]) -> Pack:
@@ -119,6 +134,8 @@ class RoundDataset:
         *,
         needs: Sequence[str],
         log_z: Callable[[Tensor], float | None],
+        log_z_from_draws: bool = False,
+        mismatched: bool = False,
         seed: int,
     ) -> RoundDataset:
         """Reads a committed round, every file proven by its hash.
@@ -127,6 +144,8 @@ class RoundDataset:
             folder: the round.
             needs: the frozen policies whose log-probabilities the objective reads.
             log_z: the objective's partition estimate from a prompt's win rates.
+            log_z_from_draws: from those of the prompt's further draws instead of its candidates'.
+            mismatched: read the prompts with other prompts' responses, too.
             seed: the run's seed.
 
         Raises:
@@ -135,9 +154,13 @@ class RoundDataset:
         manifest = folder.verify()
         num_chunks = manifest["settings"]["num_chunks"]
         logps: dict[str, dict[tuple[str, int], float]] = {}
+        mismatched_logps: dict[str, dict[str, float]] = {}
         for name in needs:
-            table = folder.read_stage(f"reference_logps/{name.replace('/', '_')}", num_chunks)
+            table = folder.read_stage(logps_stage(name), num_chunks)
             logps[name] = {(row["prompt_id"], row["candidate"]): row["logp"] for row in table.to_pylist()}
+            if mismatched:
+                table = folder.read_stage(logps_stage(name, mismatched=True), num_chunks)
+                mismatched_logps[name] = {row["prompt_id"]: row["logp"] for row in table.to_pylist()}
         targets, pairs = defaultdict(list), defaultdict(list)
         for row in folder.read_table("targets").to_pylist():
             targets[row["prompt_id"]].append(row)
@@ -150,6 +173,10 @@ class RoundDataset:
             for row in chunk.to_pylist():
                 if (key := (row["prompt_id"], row["candidate"])) in kept:
                     token_ids[key] = row["token_ids"]
+
+        strangers = next_prompts_response(folder, kept_candidates(folder)) if mismatched else {}
+        draws = folder.read_table(DRAWS).to_pylist() if log_z_from_draws else []
+        win_rates_of_draws = {row["prompt_id"]: row["win_rates"] for row in draws}
 
         groups = []
         for prompt in folder.read_table("prompts").to_pylist():
@@ -172,7 +199,20 @@ class RoundDataset:
                     pair_probs=[row["pair_prob"] for row in pairs[prompt_id]],
                     pair_weights=[row["weight"] for row in pairs[prompt_id]],
                     frozen_logps={name: [logps[name][prompt_id, k] for k in candidates] for name in needs},
-                    log_z=log_z(torch.tensor([row["win_rate"] for row in targets[prompt_id]])),
+                    log_z=log_z(
+                        torch.tensor(
+                            win_rates_of_draws[prompt_id]
+                            if log_z_from_draws
+                            else [row["win_rate"] for row in targets[prompt_id]]
+                        )
+                    ),
+                    mismatched=MismatchedRow(
+                        prompt_ids=prompt["prompt_token_ids"],
+                        response_ids=strangers[prompt_id],
+                        frozen_logps={name: mismatched_logps[name][prompt_id] for name in needs},
+                    )
+                    if mismatched
+                    else None,
                 )
             )
         return cls(groups, seed=seed, round_index=manifest["round"])
@@ -204,7 +244,11 @@ class RoundDataset:
                 packs.append([])
                 num_rows = len(group.response_ids)
             packs[-1].append(group)
-        return GlobalBatch(packs=[make_pack(pack) for pack in packs], num_prompts=len(indices))
+        return GlobalBatch(
+            packs=[make_pack(pack) for pack in packs],
+            num_prompts=len(indices),
+            mismatched=[group.mismatched for group in groups if group.mismatched is not None],
+        )
 
 
 def _longest_row(group: PromptGroup) -> int:

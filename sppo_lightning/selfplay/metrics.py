@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import pyarrow.compute as pc
 
 from sppo_lightning.selfplay.store import IMPORTED, RoundFolder
 
 
-def round_metrics(folder: RoundFolder, oracle: str) -> dict[str, float]:
+def round_metrics(folder: RoundFolder, oracle: str, shared: Sequence[str] = ()) -> dict[str, float]:
     """Counts and shares of a played round; the policy measured is pi_t, which answered.
 
     Args:
         folder: the round, its targets written.
         oracle: name of the oracle whose preference files are counted.
+        shared: stages that cost nothing, because another phase made them.
 
     Returns:
         metric name -> value. `cost/` values are this round's own; they are summed over rounds when logged.
@@ -27,16 +29,16 @@ def round_metrics(folder: RoundFolder, oracle: str) -> dict[str, float]:
     )
     verdicts = folder.verdicts(oracle)
     was_played = verdicts != IMPORTED  # an imported round cost nothing
-    generated = pc.sum(lengths).as_py() if was_played else 0
+    generated = pc.sum(lengths).as_py() if was_played and "candidates" not in shared else 0
     queries = 0
-    for path in sorted((folder.path / verdicts).iterdir()) if was_played else ():
+    for path in sorted((folder.path / verdicts).iterdir()) if was_played and "preferences" not in shared else ():
         stage = path.relative_to(folder.path).as_posix()
         for judged in folder.read_stage(stage, num_chunks)["judged"].to_pylist():
             if path.name == "self":
                 queries += sum(sum(row[i + 1 :]) for i, row in enumerate(judged))
             else:
                 queries += sum(map(sum, judged))
-    for path in (folder.path / "opponents").glob("lag_*"):
+    for path in [] if "opponents" in shared else [*folder.path.glob("opponents/*"), *folder.path.glob("draws")]:
         stage = path.relative_to(folder.path).as_posix()
         generated += pc.sum(pc.list_value_length(folder.read_stage(stage, num_chunks)["token_ids"])).as_py()
     targets = folder.read_table("targets")
@@ -50,4 +52,13 @@ def round_metrics(folder: RoundFolder, oracle: str) -> dict[str, float]:
         "round/trained_responses": pc.sum(targets["trained"].cast("int64")).as_py(),
         "cost/oracle_queries": queries,
         "cost/generated_tokens": generated,
-    }
+    } | _mean_score(folder, f"{verdicts}/self", num_chunks)
+
+
+def _mean_score(folder: RoundFolder, stage: str, num_chunks: int) -> dict[str, float]:
+    """The oracle's mean score of a response, where it gives scores: a verifier's is the share of right answers."""
+    if not (folder.path / stage).is_dir():  # the candidates were compared with other opponents only
+        return {}
+    scores = pc.list_flatten(folder.read_stage(stage, num_chunks)["scores"])
+    scores = scores.filter(pc.is_finite(scores))  # NaN where a prompt has fewer responses
+    return {"round/mean_score": pc.mean(scores).as_py()} if len(scores) else {}

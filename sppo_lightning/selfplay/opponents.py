@@ -6,27 +6,46 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
+from sppo_lightning.engines.mixed_policy import MixedPolicy
 from sppo_lightning.errors import ConfigError
+from sppo_lightning.types import Policies, PolicyHandle
+
+PREVIOUS = "previous"
+"""pi_t itself: as an opponent, the candidates judge each other and nothing more is sampled."""
 
 
 class Opponent(ABC):
-    """A mixture over the policy's own past: lag 0 is pi_t itself, lag j is pi_{t-j}."""
+    """A mixture of policies, named as the frozen policies of `types.ObjectiveInputs` are."""
 
     @abstractmethod
-    def weights(self, num_past: int) -> dict[int, float]:
-        """Mixture weights by lag; they sum to 1.
+    def weights(self, num_past: int) -> dict[str, float]:
+        """Mixture weights by name; they sum to 1.
 
         Args:
             num_past: how many earlier policies exist: t in round t.
         """
 
+    def policy(self, name: str, policies: Policies) -> PolicyHandle:
+        """The policy behind one of the names.
+
+        Args:
+            name: from `weights`.
+            policies: the policies that the round can reach.
+        """
+        return policies.named(name)
+
+    @property
+    def stored(self) -> Sequence[str]:
+        """Policies from outside the run, as Hugging Face folders or hub ids: they must have the run's tokenizer."""
+        return ()
+
 
 class SelfPlay(Opponent):
     """pi_t against itself: the K candidates are each other's opponents, no further generation."""
 
-    def weights(self, num_past: int) -> dict[int, float]:
-        """All weight on lag 0."""
-        return {0: 1.0}
+    def weights(self, num_past: int) -> dict[str, float]:
+        """All weight on pi_t."""
+        return {PREVIOUS: 1.0}
 
 
 class History(Opponent):
@@ -60,7 +79,7 @@ class History(Opponent):
         self.mixture = mixture
         self._said_short = False
 
-    def weights(self, num_past: int) -> dict[int, float]:
+    def weights(self, num_past: int) -> dict[str, float]:
         """See `Opponent`."""
         available = self.mixture[: num_past + 1]
         if len(available) < len(self.mixture) and not self._said_short:
@@ -70,4 +89,81 @@ class History(Opponent):
                 "renormalised",
                 stacklevel=2,
             )
-        return {lag: weight / sum(available) for lag, weight in enumerate(available) if weight > 0}
+        names = [PREVIOUS, *(f"history/{lag}" for lag in range(1, len(available)))]
+        total = sum(available)
+        return {name: weight / total for name, weight in zip(names, available, strict=True) if weight > 0}
+
+
+class CurrentPolicy(Opponent):
+    """Responses of their own, sampled from the policy as it stands: pi_t, or its half-step in EGPO's second phase.
+
+    Unlike `SelfPlay`, the candidates may then be sampled in another way than the opponents (`data.opponent_engine`).
+    """
+
+    def weights(self, num_past: int) -> dict[str, float]:
+        """All weight on the policy in memory."""
+        return {"current": 1.0}
+
+
+class AnchorMixture(Opponent):
+    """Nash-MD's opponent, arXiv 2312.00886: the geometric mixture pi_t^(1-a) pi_ref^a, normalised token by token.
+
+    The theory mixes whole responses, whose normaliser cannot be had; mixing each token's distribution is what TRL does
+    and what can be sampled. Needs the Transformers engine, which holds both models.
+
+    Args:
+        anchor_weight: a, in (0, 1): eta tau in the theory; 0.125 in EGPO's code, 0.5 in TRL.
+
+    Raises:
+        ConfigError: `anchor_weight` is outside (0, 1).
+    """
+
+    def __init__(self, anchor_weight: float = 0.125) -> None:
+        if not 0 < anchor_weight < 1:
+            raise ConfigError(f"data.opponent.anchor_weight must be above 0 and below 1, got {anchor_weight}")
+        self.anchor_weight = anchor_weight
+
+    def weights(self, num_past: int) -> dict[str, float]:
+        """All weight on the mixture."""
+        return {"mixture": 1.0}
+
+    def policy(self, name: str, policies: Policies) -> PolicyHandle:
+        """Pi_t with pi_ref beside it."""
+        return MixedPolicy(policies.named("current"), policies.named("anchor"), self.anchor_weight)
+
+
+class Fixed(Opponent):
+    """Policies that never change: a best reply to them is trained against these (`exploit`).
+
+    Args:
+        policies: Hugging Face folders or hub ids.
+        mixture: their weights; uniform if not given.
+
+    Raises:
+        ConfigError: no policy, or weights that are not positive or not one a policy.
+    """
+
+    def __init__(self, policies: Sequence[str], mixture: Sequence[float] | None = None) -> None:
+        if not policies:
+            raise ConfigError("data.opponent.policies names no policy; give at least one folder or hub id")
+        mixture = [1.0] * len(policies) if mixture is None else list(mixture)
+        if len(mixture) != len(policies) or min(mixture) <= 0:
+            raise ConfigError(
+                f"data.opponent.mixture must hold one positive weight for each of {len(policies)} policies, got "
+                f"{mixture}"
+            )
+        self.sources = {f"fixed/{i}": source for i, source in enumerate(policies)}
+        self.mixture = {name: weight / sum(mixture) for name, weight in zip(self.sources, mixture, strict=True)}
+
+    def weights(self, num_past: int) -> dict[str, float]:
+        """The same in every round."""
+        return self.mixture
+
+    @property
+    def stored(self) -> Sequence[str]:
+        """All of them."""
+        return list(self.sources.values())
+
+    def policy(self, name: str, policies: Policies) -> PolicyHandle:
+        """The stored policy."""
+        return policies.stored(self.sources[name])

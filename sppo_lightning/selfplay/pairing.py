@@ -74,3 +74,28 @@ class All(Pairing):
             row_weights=(1.0,) * len(rows),
             **_pairs(ordered, probs_KK, judged_KK),
         )
+
+
+class ExpectedVerdicts(Pairing):
+    """Every judged pair both ways round, weighted with the probability that it is so judged.
+
+    The losses on pairs are stated for a winner drawn from P. This is their expectation over that draw: a response that
+    wins with 0.9 is chosen with weight 0.9 and rejected with weight 0.1. The constant target of INPO, MNPO and ONPO is
+    the exact step only so, and DPO has a finite optimum only so.
+    """
+
+    def __call__(self, probs_KK: Tensor, judged_KK: Tensor, win_rate_K: Tensor, trainable_K: Tensor) -> Targets:
+        """See `Pairing`."""
+        rows = [int(k) for k in trainable_K.nonzero().flatten()]
+        if len(rows) < 2:
+            return Targets(win_rate_K=win_rate_K, rows=(), row_weights=())
+        pairs = [(i, j) for i in rows for j in rows if i != j and judged_KK[i, j] and probs_KK[i, j] > 0]
+        probs = tuple(float(probs_KK[i, j]) for i, j in pairs)
+        return Targets(
+            win_rate_K=win_rate_K,
+            rows=tuple(rows),
+            row_weights=(1.0,) * len(rows),
+            pairs=tuple(pairs),
+            pair_probs=probs,
+            pair_weights=probs,
+        )

@@ -13,7 +13,9 @@ from sppo_lightning.functional.logps import TokenRows
 from sppo_lightning.oracles.base import PreferenceOracle
 from sppo_lightning.selfplay.opponents import Opponent
 from sppo_lightning.selfplay.pairing import Pairing
-from sppo_lightning.types import PolicyHandle, Progress, World
+from sppo_lightning.selfplay.reward_model import RewardModel
+from sppo_lightning.selfplay.store import RoundFolder
+from sppo_lightning.types import Policies, Progress, World
 
 Truncated = Literal["keep", "mask", "drop"]
 
@@ -25,7 +27,7 @@ class RoundSettings:
     Attributes:
         seed: the run's seed; a response's seed is a function of it, the round, the prompt and the sample.
         num_candidates: K.
-        num_opponent_candidates: J, drawn from each earlier policy in the opponent mixture.
+        num_opponent_candidates: J, drawn from each opponent that is not the candidates themselves.
         chunk_prompts: prompts in one chunk of work, the most that a kill loses.
         num_chunks: how many chunks the round has.
     """
@@ -42,13 +44,20 @@ class RoundPlayers:
     """Who plays: the six sockets' members that a round needs, and how it reaches policies and other processes.
 
     Attributes:
-        engine: generates.
+        engine: generates the candidates.
+        opponent_engine: generates the responses of opponents that are not the candidates themselves.
         oracle: judges.
+        reward_model: is fitted on the oracle's comparisons and then decides in its place; None: the oracle decides.
+        earlier_rounds: whose comparisons it is fitted on, too.
         opponent: whose responses the candidates are compared with.
         pairing: which responses are trained on.
-        policy: lag -> the policy pi_{t - lag}; lag 0 is pi_t.
+        policies: the policies by name; "previous" is pi_t, who samples the candidates.
         needs: the frozen policies whose log-probabilities the objective reads.
-        reference_logps: (name, chunk number -> rows) -> log-probabilities, see `training.reference`.
+        reference_logps: (name, rows) -> log-probabilities, see `training.reference`.
+        log_z_draws: further responses of pi_t for each prompt, compared with the candidates, for the objective's
+            estimate of the partition function; 0 for none.
+        mismatched: freeze the log-probabilities of prompts with other prompts' responses, too (KTO).
+        shared: stages that another phase of the round made; they cost nothing again.
         truncated: what becomes of responses that hit the token limit: "keep" trains on them, "mask" lets them count as
             opponents but not be trained on, "drop" takes them out of the win rates too.
         self_comparison: count a response's comparison with itself (1/2) in its win rate.
@@ -57,13 +66,19 @@ class RoundPlayers:
     """
 
     engine: Engine
+    opponent_engine: Engine
     oracle: PreferenceOracle
     opponent: Opponent
     pairing: Pairing
-    policy: Callable[[int], PolicyHandle]
+    policies: Policies
     needs: Sequence[str]
     reference_logps: Callable[[str, TokenRows], Tensor]
+    log_z_draws: int
+    mismatched: bool
+    shared: Sequence[str]
     truncated: Truncated
     self_comparison: bool
     world: World
     progress: Progress
+    reward_model: RewardModel | None = None
+    earlier_rounds: Sequence[RoundFolder] = ()

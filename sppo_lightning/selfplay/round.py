@@ -15,16 +15,29 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from sppo_lightning.errors import EngineError, OracleError
+from sppo_lightning.engines.base import Engine
 from sppo_lightning.functional.logps import TokenRows
 from sppo_lightning.functional.seeds import derive_seed
 from sppo_lightning.io import carriers
 from sppo_lightning.io.crash_points import crash_point
+from sppo_lightning.selfplay.answers import check_responses, check_verdicts
 from sppo_lightning.selfplay.metrics import round_metrics
+from sppo_lightning.selfplay.mismatched import next_prompts_response
+from sppo_lightning.selfplay.opponents import PREVIOUS
 from sppo_lightning.selfplay.players import RoundPlayers, RoundSettings
+from sppo_lightning.selfplay.reward_model import REWARD_MODEL, REWARDS, RewardModel, fit_metrics, fit_reward_model
 from sppo_lightning.selfplay.selection import choose_targets
-from sppo_lightning.selfplay.store import RoundFolder
-from sppo_lightning.types import Candidates, PreferenceMatrix, Prompt
+from sppo_lightning.selfplay.store import (
+    CANDIDATES,
+    DRAWS,
+    RoundFolder,
+    kept_candidates,
+    logps_stage,
+    opponents_stage,
+    slug,
+)
+from sppo_lightning.selfplay.win_rates import win_rates
+from sppo_lightning.types import Candidates, PolicyHandle, PreferenceMatrix, Prompt
 
 
 def play_round(
@@ -58,21 +71,30 @@ def play_round(
     play = _Play(folder, round_index, list(prompts), list(prompt_token_ids), settings, players)
     weights = players.opponent.weights(round_index)
     with play.stage("generate"):
-        for lag in sorted({0, *weights}):
-            play.sample(lag)
+        play.sample(CANDIDATES)
+        for name in weights:
+            if name != PREVIOUS:
+                play.sample(opponents_stage(name))
+        if players.log_z_draws:
+            play.sample(DRAWS)
     with play.stage("judge"):
-        for lag in weights:
-            play.judge(lag)
+        play.judge_all(weights)
+    if players.reward_model is not None:
+        with play.stage(REWARD_MODEL):
+            play.let_reward_model_judge(players.reward_model)
+            play.judge_all(weights)
     play.select(weights)
     with play.stage("reference"):
         for name in players.needs:
             play.freeze(name)
+            if players.mismatched:
+                play.freeze(name, mismatched=True)
     if players.world.rank == 0:
         folder.commit(
             round_index=round_index,
             global_step=global_step,
-            policy=players.policy(0).name,
-            metrics=round_metrics(folder, players.oracle.name) | play.seconds,
+            policy=players.policies.named(PREVIOUS).name,
+            metrics=round_metrics(folder, players.oracle.name, players.shared) | play.measured,
         )
     players.world.barrier()
 
@@ -91,7 +113,8 @@ class _Play:
     ) -> None:
         self.folder, self.round_index, self.settings, self.players = folder, round_index, settings, players
         self.prompts, self.prompt_token_ids = prompts, prompt_token_ids
-        self.seconds: dict[str, float] = {}
+        self.measured: dict[str, float] = {}
+        self._oracle = players.oracle
         self._verdicts = folder.verdicts(players.oracle.name)
         if players.world.rank == 0:
             folder.begin(asdict(settings), carriers.prompts_table(prompts, prompt_token_ids))
@@ -103,55 +126,94 @@ class _Play:
         crash_point(f"before_stage:{name}")
         start = time.perf_counter()
         yield
-        self.seconds[f"time/{name}"] = time.perf_counter() - start
+        self.measured[f"time/{name}"] = time.perf_counter() - start
 
     # --- the steps ---------------------------------------------------------------------------------------------------
 
-    def sample(self, lag: int) -> None:
-        """y_1..y_K ~ pi_{t-lag}, one seed for each response."""
-        engine, settings = self.players.engine, self.settings
-        count = settings.num_candidates if lag == 0 else settings.num_opponent_candidates
+    def sample(self, stage: str) -> None:
+        """y_1..y_K ~ pi_t, or the responses of an opponent, one seed for each response."""
+        settings = self.settings
+        count = {CANDIDATES: settings.num_candidates, DRAWS: self.players.log_z_draws}.get(
+            stage, settings.num_opponent_candidates
+        )
+        engine = self._engine(stage)
         opened = False
 
         def make(chunk: slice) -> pa.Table:
             nonlocal opened
             if not opened:
-                engine.open(self.players.policy(lag))
+                engine.open(self._policy(stage))
                 opened = True
             prompts = self.prompts[chunk]
             seeds_BK = [
                 [
-                    derive_seed(settings.seed, "play", self.round_index, lag, prompt.prompt_id, sample)
+                    derive_seed(settings.seed, "play", self.round_index, stage, prompt.prompt_id, sample)
                     for sample in range(count)
                 ]
                 for prompt in prompts
             ]
             candidates = engine.generate(prompts, seeds_BK)
-            self._check_engine(candidates, chunk, count)
+            check_responses(self._engine(stage), candidates, prompts, self.prompt_token_ids[chunk], count)
             return carriers.candidates_table(candidates)
 
         try:
-            self._each_chunk(_responses(lag), "generating", count, "responses", make)
+            self._each_chunk(stage, "generating", count, "responses", make)
         finally:
             if opened:
                 engine.close()
 
-    def judge(self, lag: int) -> None:
-        """P(y_i > y_j) for every pair; against pi_t itself (lag 0) the matrix is symmetric."""
-        K, J = self.settings.num_candidates, self.settings.num_opponent_candidates
-        pairs = K * (K - 1) // 2 if lag == 0 else K * J
+    def judge_all(self, weights: Mapping[str, float]) -> None:
+        """Everything that was sampled, by whoever is the judge."""
+        for name in weights:
+            self.judge(name)
+        if self.players.log_z_draws:
+            self.judge_draws()
 
+    def judge(self, name: str) -> None:
+        """P(y_i > y_j) for every pair; against pi_t itself the candidates are their own opponents."""
+        if name == PREVIOUS:
+            K = self.settings.num_candidates
+            self._judge(f"{self._verdicts}/self", CANDIDATES, None, K * (K - 1) // 2)
+        else:
+            pairs = self.settings.num_candidates * self.settings.num_opponent_candidates
+            self._judge(f"{self._verdicts}/{slug(name)}", CANDIDATES, opponents_stage(name), pairs)
+
+    def judge_draws(self) -> None:
+        """P(draw > y_k) for every draw of pi_t and candidate, SPPO eq. 3.5's B K queries."""
+        pairs = self.players.log_z_draws * self.settings.num_candidates
+        self._judge(f"{self._verdicts}/{DRAWS}", DRAWS, CANDIDATES, pairs)
+
+    def _judge(self, stage: str, rows: str, columns: str | None, pairs: int) -> None:
         def make(chunk: slice) -> pa.Table:
-            candidates = self._candidates(0, chunk)
-            opponents = None if lag == 0 else self._candidates(lag, chunk)
-            matrix = self.players.oracle.compare(candidates, opponents)
-            self._check_oracle(matrix, candidates, opponents)
+            candidates = self._candidates(rows, chunk)
+            opponents = None if columns is None else self._candidates(columns, chunk)
+            matrix = self._oracle.compare(candidates, opponents)
+            check_verdicts(self._oracle, matrix, candidates, opponents)
             return carriers.preferences_table(self.prompts[chunk], matrix)
 
-        self._each_chunk(f"{self._verdicts}/{_opponent(lag)}", "judging", pairs, "pairs", make)
-        self.players.oracle.close()
+        label = "judging" if self._oracle is self.players.oracle else "judging by the reward model"
+        self._each_chunk(stage, label, pairs, "pairs", make)
+        self._oracle.close()
 
-    def select(self, weights: Mapping[int, float]) -> None:
+    def let_reward_model_judge(self, model: RewardModel) -> None:
+        """Fits it on the oracle's comparisons; from here on its verdicts count, and the oracle's are only kept."""
+        folder, players = self.folder, self.players
+        if players.world.rank == 0:
+            fit_reward_model(
+                model,
+                [*players.earlier_rounds, folder],
+                self._oracle.name,
+                policies=players.policies,
+                seed=derive_seed(self.settings.seed, REWARD_MODEL, self.round_index),
+                open_bar=lambda total: players.progress(
+                    f"round {self.round_index}: fitting the reward model", total, "prompts"
+                ),
+            )
+        players.world.barrier()
+        self.measured |= fit_metrics(folder)
+        self._oracle, self._verdicts = model.oracle(folder.path / REWARD_MODEL, players.policies), REWARDS
+
+    def select(self, weights: Mapping[str, float]) -> None:
         """Win rates from all candidates first, then the rows and pairs that are trained on.
 
         Done again after a kill: it needs no model and no judge, and until the commit nothing proves the tables whole.
@@ -163,12 +225,19 @@ class _Play:
                 rows, pairs = self._targets(weights)
             self.folder.write_table("targets", rows)
             self.folder.write_table("pairs", pairs)
+            if self.players.log_z_draws:
+                draws = carriers.preferences_from(
+                    self.folder.read_stage(f"{self._verdicts}/{DRAWS}", self.settings.num_chunks), self_play=False
+                )
+                self.folder.write_table(DRAWS, carriers.draws_table(self.prompts, win_rates(draws)))
         self.players.world.barrier()
 
-    def _targets(self, weights: Mapping[int, float]) -> tuple[pa.Table, pa.Table]:
+    def _targets(self, weights: Mapping[str, float]) -> tuple[pa.Table, pa.Table]:
+        stages = {name: CANDIDATES if name == PREVIOUS else opponents_stage(name) for name in weights}
         targets, scores_BK = choose_targets(
-            {lag: self._preferences(lag) for lag in weights},
-            {lag: self._finished(lag) for lag in weights},
+            {name: self._preferences(name) for name in weights},
+            self._finished(CANDIDATES),
+            {name: self._finished(stage) for name, stage in stages.items()},
             weights,
             pairing=self.players.pairing,
             truncated=self.players.truncated,
@@ -176,21 +245,31 @@ class _Play:
         )
         return carriers.targets_tables(self.prompts, targets, scores_BK)
 
-    def freeze(self, name: str) -> None:
-        """Log pi(y | x) of the kept responses under a frozen policy such as "previous", pi_t."""
-        kept: dict[str, list[int]] = {prompt.prompt_id: [] for prompt in self.prompts}
-        for row in self.folder.read_table("targets").to_pylist():
-            if row["trained"]:
-                kept[row["prompt_id"]].append(row["candidate"])
+    def freeze(self, name: str, mismatched: bool = False) -> None:
+        """Log pi(y | x) of the kept responses under a frozen policy such as "previous", pi_t.
+
+        Args:
+            name: the frozen policy.
+            mismatched: of each prompt with the next prompt's first kept response instead.
+        """
+        kept = kept_candidates(self.folder)
+        responses = next_prompts_response(self.folder, kept) if mismatched else {}
 
         def make(chunk: slice) -> pa.Table:
-            candidates = self._candidates(0, chunk)
-            keys = [(b, k) for b, prompt in enumerate(candidates.prompts) for k in kept[prompt.prompt_id]]
+            candidates = self._candidates(CANDIDATES, chunk)
+            keys = [  # none where every prompt of the chunk is skipped
+                (b, k)
+                for b, prompt in enumerate(candidates.prompts)
+                for k in kept.get(prompt.prompt_id, [])[: 1 if mismatched else None]
+            ]
             logps: list[float] = []
-            if keys:  # none where every prompt of the chunk is skipped
+            if keys:
                 rows = TokenRows(
                     prompt_ids=[candidates.prompt_token_ids[b] for b, _ in keys],
-                    response_ids=[candidates.token_ids[b][k] for b, k in keys],
+                    response_ids=[
+                        responses[candidates.prompts[b].prompt_id] if mismatched else candidates.token_ids[b][k]
+                        for b, k in keys
+                    ],
                 )
                 logps = self.players.reference_logps(name, rows).tolist()
             return pa.Table.from_pylist(
@@ -201,7 +280,8 @@ class _Play:
                 carriers.LOGPS,
             )
 
-        self._each_chunk(f"reference_logps/{name.replace('/', '_')}", f"reference {name}", 1, "prompts", make)
+        label = f"reference {name}" + (" mismatched" if mismatched else "")
+        self._each_chunk(logps_stage(name, mismatched), label, 1, "prompts", make)
 
     # --- chunks ------------------------------------------------------------------------------------------------------
 
@@ -222,64 +302,35 @@ class _Play:
                 bar.close()
         world.barrier()
 
-    def _candidates(self, lag: int, chunk: slice) -> Candidates:
+    def _engine(self, stage: str) -> Engine:
+        return self.players.engine if stage in (CANDIDATES, DRAWS) else self.players.opponent_engine
+
+    def _policy(self, stage: str) -> PolicyHandle:
+        """Who answers in a stage of generation."""
+        if stage in (CANDIDATES, DRAWS):
+            return self.players.policies.named(PREVIOUS)
+        names = {opponents_stage(name): name for name in self.players.opponent.weights(self.round_index)}
+        return self.players.opponent.policy(names[stage], self.players.policies)
+
+    def _candidates(self, stage: str, chunk: slice) -> Candidates:
         index = chunk.start // self.settings.chunk_prompts
         return carriers.candidates_from(
-            self.folder.read_chunk(_responses(lag), index),
+            self.folder.read_chunk(stage, index),
             self.prompts[chunk],
             self.prompt_token_ids[chunk],
-            policy=self.players.policy(lag).name,
-            sampling=self.players.engine.sampling,
+            policy=self._policy(stage).name,
+            sampling=self._engine(stage).sampling,
         )
 
-    def _preferences(self, lag: int) -> PreferenceMatrix:
-        stage = f"{self._verdicts}/{_opponent(lag)}"
+    def _preferences(self, name: str) -> PreferenceMatrix:
+        stage = f"{self._verdicts}/{'self' if name == PREVIOUS else slug(name)}"
         table = self.folder.read_stage(stage, self.settings.num_chunks)
-        return carriers.preferences_from(table, self_play=lag == 0)
+        return carriers.preferences_from(table, self_play=name == PREVIOUS)
 
-    def _finished(self, lag: int) -> list[Tensor]:
+    def _finished(self, stage: str) -> list[Tensor]:
         """[B][K] False where a response was truncated; an imported round may have another K at each prompt."""
-        table = self.folder.read_stage(_responses(lag), self.settings.num_chunks)
+        table = self.folder.read_stage(stage, self.settings.num_chunks)
         finished: dict[str, list[bool]] = {prompt.prompt_id: [] for prompt in self.prompts}
         for row in table.select(["prompt_id", "finish_reason"]).to_pylist():
             finished[row["prompt_id"]].append(row["finish_reason"] == "stop")
         return [torch.tensor(values) for values in finished.values()]
-
-    def _check_oracle(self, matrix: PreferenceMatrix, candidates: Candidates, opponents: Candidates | None) -> None:
-        """What an oracle returned is about the responses it was given."""
-        columns = opponents or candidates
-        expected = (len(candidates), max(candidates.num_candidates), max(columns.num_candidates))
-        if tuple(matrix.probs_BKJ.shape) != expected or matrix.self_play != (opponents is None):
-            raise OracleError(
-                f"{type(self.players.oracle).__name__} returned preferences of shape {tuple(matrix.probs_BKJ.shape)} "
-                f"with self_play={matrix.self_play}; for {expected[0]} prompts, {expected[1]} candidates and "
-                f"{expected[2]} opponents it must be {expected} with self_play={opponents is None}"
-            )
-
-    def _check_engine(self, candidates: Candidates, chunk: slice, count: int) -> None:
-        """What an engine returned is what was asked for: these prompts, this many responses, these prompt tokens."""
-        for prompt, asked, seen, number in zip(
-            self.prompts[chunk],
-            self.prompt_token_ids[chunk],
-            candidates.prompt_token_ids,
-            candidates.num_candidates,
-            strict=True,
-        ):
-            if number != count:
-                raise EngineError(
-                    f"{type(self.players.engine).__name__} returned {number} responses for prompt {prompt.prompt_id}, "
-                    f"{count} were asked for"
-                )
-            if list(asked) != list(seen):
-                raise EngineError(
-                    f"{type(self.players.engine).__name__} saw other tokens for prompt {prompt.prompt_id} than the "
-                    "policy's chat template gives; it must use the policy's own tokenizer"
-                )
-
-
-def _responses(lag: int) -> str:
-    return "candidates" if lag == 0 else f"opponents/lag_{lag}"
-
-
-def _opponent(lag: int) -> str:
-    return "self" if lag == 0 else f"lag_{lag}"

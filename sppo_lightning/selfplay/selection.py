@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from sppo_lightning.selfplay.opponents import PREVIOUS
 from sppo_lightning.selfplay.pairing import Pairing
 from sppo_lightning.selfplay.players import Truncated
 from sppo_lightning.selfplay.win_rates import mean_scores, mixture_win_rates, win_rates
@@ -16,9 +18,10 @@ from sppo_lightning.types import PreferenceMatrix, Targets
 
 
 def choose_targets(
-    matrices: Mapping[int, PreferenceMatrix],
-    finished: Mapping[int, Sequence[Tensor]],
-    weights: Mapping[int, float],
+    matrices: Mapping[str, PreferenceMatrix],
+    finished: Sequence[Tensor],
+    opponents_finished: Mapping[str, Sequence[Tensor]],
+    weights: Mapping[str, float],
     *,
     pairing: Pairing,
     truncated: Truncated,
@@ -27,9 +30,10 @@ def choose_targets(
     """Decides for every prompt.
 
     Args:
-        matrices: lag -> preferences of pi_t's K candidates over the responses of pi_{t-lag}; lag 0 is self-play.
-        finished: lag -> [B][K] or [B][J], False where that policy's response was truncated; K may differ.
-        weights: lag -> its weight in the opponent mixture.
+        matrices: opponent -> preferences of pi_t's K candidates over its responses; "previous" is self-play.
+        finished: [B][K] False where a candidate was truncated; K may differ.
+        opponents_finished: opponent -> [B][J] False where one of its responses was truncated.
+        weights: opponent -> its weight in the mixture.
         pairing: chooses rows and pairs.
         truncated: what becomes of truncated responses, see `RoundPlayers`.
         self_comparison: see `win_rates`.
@@ -38,18 +42,31 @@ def choose_targets(
         B targets, and [B, K] the scores of the candidates, see `mean_scores`.
     """
     if truncated == "drop":
-        matrices = {lag: _without(matrix, finished[0], finished[lag]) for lag, matrix in matrices.items()}
-    rates = [win_rates(matrices[lag], self_comparison) for lag in weights]
+        matrices = {name: _without(matrix, finished, opponents_finished[name]) for name, matrix in matrices.items()}
+    rates = [win_rates(matrices[name], self_comparison) for name in weights]
     win_rate_BK = mixture_win_rates(rates, list(weights.values()))
-    own = matrices[0]  # every opponent mixture gives pi_t a weight
-    assert own.judged_BKJ is not None
+    own = matrices.get(PREVIOUS)
     targets = []
-    for b, finished_K in enumerate(finished[0]):
+    for b, finished_K in enumerate(finished):
         K = len(finished_K)
         win_rate_K = win_rate_BK[b, :K]
         trainable_K = ~win_rate_K.isnan() & (finished_K if truncated != "keep" else torch.ones_like(finished_K))
-        targets.append(pairing(own.probs_BKJ[b, :K, :K], own.judged_BKJ[b, :K, :K], win_rate_K, trainable_K))
-    return targets, mean_scores(own, self_comparison)
+        if own is None:
+            targets.append(_by_win_rate(pairing, win_rate_K, trainable_K))
+        else:
+            assert own.judged_BKJ is not None
+            targets.append(pairing(own.probs_BKJ[b, :K, :K], own.judged_BKJ[b, :K, :K], win_rate_K, trainable_K))
+    return targets, None if own is None else mean_scores(own, self_comparison)
+
+
+def _by_win_rate(pairing: Pairing, win_rate_K: Tensor, trainable_K: Tensor) -> Targets:
+    """The targets where candidates were compared with other opponents only: the higher win rate is the winner.
+
+    Nobody judged the pairs themselves, so their probability is NaN: not known.
+    """
+    wins_KK = (1 + (win_rate_K[:, None] - win_rate_K).sign()) / 2
+    targets = pairing(wins_KK, torch.ones_like(wins_KK, dtype=torch.bool), win_rate_K, trainable_K)
+    return replace(targets, pair_probs=(math.nan,) * len(targets.pairs))
 
 
 def _without(matrix: PreferenceMatrix, rows: Sequence[Tensor], columns: Sequence[Tensor]) -> PreferenceMatrix:

@@ -4,11 +4,14 @@
       prompts.parquet                             written first
       round.json                                  how the data are made, and the hash of the prompts; begins the round
       candidates/00000-<hash>.parquet ...         pi_t's responses, in chunks
-      opponents/lag_1/00000-<hash>.parquet ...    other policies' responses
-      preferences/<oracle>/self/00000-<hash>.parquet, .../lag_1/...    (preferences/imported/... of an imported round)
+      opponents/history_1/00000-<hash>.parquet    other policies' responses
+      preferences/<oracle>/self/00000-<hash>.parquet, .../history_1/...  (preferences/imported/ if imported)
+      reward_model/                               where one is fitted; not needed any more once there are its
+      rewards/self/00000-<hash>.parquet ...       verdicts, which count instead of the oracle's
       targets.parquet  pairs.parquet
       reference_logps/previous/00000-<hash>.parquet ...
       manifest.json                               hashes of all of the above; written last, it commits the round
+      phase_1/                                    the same again for the second fit of a round that has two
 
 A chunk is complete or absent, and its name proves its content. A round without a manifest is unfinished: its whole
 chunks are kept and the rest is made. A round with one is read-only.
@@ -16,6 +19,7 @@ chunks are kept and the rest is made. A round with one is read-only.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +29,7 @@ import pyarrow.parquet as pq
 from sppo_lightning import __version__
 from sppo_lightning.errors import RunFolderError
 from sppo_lightning.io.chunks import find_chunk, read_chunk, write_chunk
-from sppo_lightning.io.files import sha256_of
+from sppo_lightning.io.files import atomic_folder, link, link_tree, sha256_of
 from sppo_lightning.io.sealed import read_sealed_json, write_sealed_json
 from sppo_lightning.io.tables import read_table, write_table
 
@@ -33,6 +37,8 @@ MANIFEST = "manifest.json"
 SETTINGS = "round.json"
 PROMPTS = "prompts.parquet"
 IMPORTED = "preferences/imported"
+CANDIDATES = "candidates"
+DRAWS = "draws"
 
 
 class RoundFolder:
@@ -90,6 +96,20 @@ class RoundFolder:
     def verdicts(self, oracle: str) -> str:
         """Where the preferences lie: an imported round brought its own, every other one has its oracle's."""
         return IMPORTED if (self.path / IMPORTED).is_dir() else f"preferences/{oracle}"
+
+    def share(self, target: RoundFolder, stages: Sequence[str]) -> None:
+        """Begins another round with this one's prompts and settings and with some of its stages, as hard links.
+
+        Args:
+            target: the other round, not begun yet.
+            stages: such as "candidates"; those that this round does not have are left out.
+        """
+        with atomic_folder(target.path, kind="fork") as temporary:
+            for name in (SETTINGS, PROMPTS):
+                link(self.path / name, temporary / name)
+            for stage in stages:
+                if (self.path / stage).is_dir():
+                    link_tree(self.path / stage, temporary / stage)
 
     # --- tables and chunks -------------------------------------------------------------------------------------------
 
@@ -186,3 +206,27 @@ class RoundFolder:
                     "backup; nothing has been trained on it."
                 )
         return manifest
+
+
+def slug(name: str) -> str:
+    """A policy's name such as "history/1" as part of a file's name."""
+    return name.replace("/", "_")
+
+
+def opponents_stage(name: str) -> str:
+    """Where an opponent's responses lie."""
+    return f"opponents/{slug(name)}"
+
+
+def logps_stage(name: str, mismatched: bool = False) -> str:
+    """Where the log-probabilities under a frozen policy lie."""
+    return f"reference_logps/{'mismatched_' if mismatched else ''}{slug(name)}"
+
+
+def kept_candidates(folder: RoundFolder) -> dict[str, list[int]]:
+    """Prompt id -> the candidates that are trained on, in the round's order; prompts without any are left out."""
+    kept: dict[str, list[int]] = {}
+    for row in folder.read_table("targets").to_pylist():
+        if row["trained"]:
+            kept.setdefault(row["prompt_id"], []).append(row["candidate"])
+    return kept

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import lightning.pytorch as pl
@@ -18,14 +19,16 @@ from sppo_lightning.selfplay.official import import_round
 from sppo_lightning.selfplay.opponents import Opponent, SelfPlay
 from sppo_lightning.selfplay.pairing import BestWorst, Pairing
 from sppo_lightning.selfplay.players import Truncated
+from sppo_lightning.selfplay.reward_model import RewardModel
 from sppo_lightning.selfplay.store import MANIFEST
+from sppo_lightning.training.compatibility import check_members, check_steps
 from sppo_lightning.training.fork import Fork
 from sppo_lightning.training.loader import StepLoader
 from sppo_lightning.training.playing import play
 from sppo_lightning.training.progress import NullProgress
 from sppo_lightning.training.prompt_split import PromptSplit
 from sppo_lightning.training.reference import existing_policies
-from sppo_lightning.training.schedules import Position
+from sppo_lightning.training.schedule import Position
 from sppo_lightning.training.world import TrainerWorld
 from sppo_lightning.types import Progress, Prompt
 
@@ -43,6 +46,7 @@ class SelfPlayDataModule(pl.LightningDataModule):
     Args:
         prompts: a .jsonl, .json, .txt, .csv or .parquet file, a folder of them, or a dataset on the hub.
         engine: samples responses.
+        opponent_engine: samples the responses of opponents that are not the candidates themselves. Not set: `engine`.
         oracle: judges pairs of responses.
         opponent: whose responses the candidates are compared with.
         pairing: which responses and pairs are trained on.
@@ -65,9 +69,13 @@ class SelfPlayDataModule(pl.LightningDataModule):
         stop_after: "play": stop when a round's data are complete, "round": stop when a round is exported; the same
             command goes on.
         fork_from: `RUN@round_001`: begin at that round of another run and share its generated and judged files.
+        export_every: rounds from one export of the policy to the next; the last round is always exported. What is
+            measured at a round's end is measured for exported rounds.
         first_round_from: a file, folder or hub dataset under the official column names (`chosen`, `rejected`,
             `chosen_probs`, ... or `responses` and `probability`): the first round trains on its responses and
             preferences instead of generating and judging; later rounds use `prompts`.
+        reward_model: is fitted on the oracle's comparisons in every round, and its rewards then decide win rates and
+            scores. Not set: the oracle decides.
         seed: decides data order, splits and every sample; the command line sets it from seed_everything.
     """
 
@@ -93,6 +101,9 @@ class SelfPlayDataModule(pl.LightningDataModule):
         stop_after: Literal["play", "round"] | None = None,
         fork_from: str | None = None,
         first_round_from: str | None = None,
+        opponent_engine: Engine | None = None,
+        export_every: int = 1,
+        reward_model: RewardModel | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -104,6 +115,7 @@ class SelfPlayDataModule(pl.LightningDataModule):
             "global_batch_prompts": (global_batch_prompts, 1),
             "prompts_per_round": (prompts_per_round, 1),
             "held_out": (held_out, 0),
+            "export_every": (export_every, 1),
             "max_prompt_tokens": (max_prompt_tokens, 1),
             "max_pack_tokens": (max_pack_tokens, 1),
             "chunk_prompts": (chunk_prompts, 1),
@@ -116,7 +128,9 @@ class SelfPlayDataModule(pl.LightningDataModule):
                 "data.fork_from and data.first_round_from both say where the first round comes from; give one of them"
             )
         self.prompts_source = prompts
-        self.engine, self.oracle, self.opponent, self.pairing = engine, oracle, opponent, pairing
+        self.engine, self.opponent_engine = engine, opponent_engine or engine
+        self.oracle, self.opponent, self.pairing = oracle, opponent, pairing
+        self.reward_model = reward_model
         self.num_rounds = num_rounds
         self.num_candidates = num_candidates
         self.num_opponent_candidates = num_opponent_candidates or num_candidates
@@ -132,10 +146,11 @@ class SelfPlayDataModule(pl.LightningDataModule):
         self.stop_after = stop_after
         self.fork = Fork.parse(fork_from, num_rounds) if fork_from else None
         self.first_round_from = first_round_from
+        self.export_every = export_every
         self.seed = seed
         self.progress: Progress = NullProgress()
         self._prompts: PromptSplit | None = None
-        self._loaded: RoundDataset | None = None
+        self._loaded: tuple[tuple[int, int], RoundDataset] | None = None
 
     # --- where the run stands ----------------------------------------------------------------------------------------
 
@@ -152,7 +167,16 @@ class SelfPlayDataModule(pl.LightningDataModule):
     def position(self, epoch: int) -> Position:
         """The round and the epoch within it of the trainer's `epoch`-th epoch."""
         inner = self.module.schedule.position(epoch, self.epochs_per_round)
-        return Position(round=inner.round + self.first_round, epoch=inner.epoch, last_epoch=inner.last_epoch)
+        return replace(inner, round=inner.round + self.first_round)
+
+    def exports_after(self, round_index: int) -> bool:
+        """Whether the policy after a round is exported."""
+        return (round_index + 1) % self.export_every == 0 or round_index + 1 == self.num_rounds
+
+    @property
+    def judges(self) -> list[PreferenceOracle]:
+        """The oracle of each of a round's phases."""
+        return [phase.oracle or self.oracle for phase in self.module.schedule.phases]
 
     @property
     def prompts(self) -> PromptSplit:
@@ -186,12 +210,9 @@ class SelfPlayDataModule(pl.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Reads and checks the prompts, before the model is loaded."""
-        existing_policies(self.module.objective.needs, 0)  # refuses an objective that no round can serve
-        if self.module.objective.waits_for is not None:
-            raise ConfigError(
-                f"model.objective: {type(self.module.objective).__name__} cannot be trained by fit yet, it needs "
-                f"{self.module.objective.waits_for}. Choose another objective"
-            )
+        check_members(self)
+        for judge in self.judges:
+            judge.check_prompts([*self.prompts.train, *self.prompts.held_out])
         run, digest = self.module.run_folder, self.prompts.digest
         if (self.prompts_per_round or 0) > len(self.prompts.train):
             warnings.warn(
@@ -220,6 +241,8 @@ class SelfPlayDataModule(pl.LightningDataModule):
                 seed=self.seed,
                 chunk_prompts=self.chunk_prompts,
             )
+        if first.exists and (self.fork or self.first_round_from):
+            check_steps(self, -(-first.read_prompts().num_rows // self.global_batch_prompts))
 
     # --- rounds ------------------------------------------------------------------------------------------------------
 
@@ -229,7 +252,7 @@ class SelfPlayDataModule(pl.LightningDataModule):
         assert trainer is not None
         position = self.position(trainer.current_epoch)
         return StepLoader(
-            self._round(position.round),
+            self._data_of(position.round, position.phase),
             epoch=position.epoch,
             global_batch_prompts=self.global_batch_prompts,
             max_pack_tokens=self.max_pack_tokens,
@@ -241,27 +264,30 @@ class SelfPlayDataModule(pl.LightningDataModule):
         """Leaves the batch where it is: each pack goes to the device when its turn comes."""
         return batch
 
-    def _round(self, index: int) -> RoundDataset:
-        """Round `index`: from memory, from disk, or played now."""
-        if self._loaded is not None and self._loaded.round_index == index:
-            return self._loaded
-        folder = self.module.run_folder.round(index)
+    def _data_of(self, index: int, phase: int) -> RoundDataset:
+        """What a phase of round `index` trains on: from memory, from disk, or played now."""
+        if self._loaded is not None and self._loaded[0] == (index, phase):
+            return self._loaded[1]
+        folder = self.module.run_folder.round(index, phase)
         world = TrainerWorld(self.trainer)  # type: ignore[arg-type]
-        began_at = self._first_step_of(index)
+        began_at = self._first_step_of(index, phase)
         if not world.broadcast(folder.is_committed):
-            if self.module.round_in_training == index:
+            if self.module.in_training == (index, phase):
                 raise RunFolderError(
                     f"{folder.path / MANIFEST} is missing, but the checkpoint was made while training on this round. "
                     "It cannot be played again: the policy that played it has moved on. Restore the folder from a "
                     f"backup, or delete {self.module.run_folder.last_checkpoint} to train from the first round again"
                 )
-            play(self, index, began_at)
+            play(self, index, phase, began_at)
             if self.stop_after == "play":
                 raise RunPaused(f"round {index} is played: {folder}; data.stop_after=play")
+        objective = self.module.objective
         dataset = RoundDataset.load(
             folder,
-            needs=existing_policies(self.module.objective.needs, index),
-            log_z=self.module.objective.log_z,
+            needs=existing_policies(objective.needs, self.module.schedule, phase, index),
+            log_z=objective.log_z,
+            log_z_from_draws=objective.log_z_draws > 0,
+            mismatched=objective.mismatched,
             seed=self.seed,
         )
         if folder.manifest["global_step"] != began_at:
@@ -277,11 +303,11 @@ class SelfPlayDataModule(pl.LightningDataModule):
                 "(--trainer.default_root_dir runs/NAME) with a larger data.engine.max_new_tokens, data.truncated keep, "
                 "or another oracle"
             )
-        self._loaded = dataset
+        self._loaded = (index, phase), dataset
         return dataset
 
-    def _first_step_of(self, index: int) -> int:
-        """The global step at which round `index` began or begins."""
-        if self.module.round_in_training == index:
-            return self.module.round_first_step
+    def _first_step_of(self, index: int, phase: int) -> int:
+        """The global step at which a phase of round `index` began or begins."""
+        if self.module.in_training == (index, phase):
+            return self.module.began_at
         return self.trainer.global_step  # type: ignore[union-attr]

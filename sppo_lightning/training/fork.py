@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,13 +10,10 @@ from pathlib import Path
 
 from sppo_lightning.errors import ConfigError, RunFolderError
 from sppo_lightning.io import carriers
-from sppo_lightning.io.files import atomic_folder
-from sppo_lightning.selfplay.store import PROMPTS, SETTINGS
-from sppo_lightning.training.run_folder import RunFolder
+from sppo_lightning.io.files import atomic_folder, link_tree
+from sppo_lightning.selfplay.store import CANDIDATES, IMPORTED, RoundFolder
+from sppo_lightning.training.run_folder import RunFolder, policy_name
 from sppo_lightning.types import Prompt
-
-GENERATED = ("candidates", "opponents")
-JUDGED = ("preferences",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +51,9 @@ class Fork:
 
         From then on the source is not looked at again: it may be moved or deleted.
 
-        The oracle's verdicts are shared if both runs were started with the same `data.oracle`, otherwise the responses
-        are judged again. Targets, pairs and frozen log-probabilities are the new run's own.
+        Only what the new run would make in the same way is shared: the candidates; the oracle's verdicts on them if
+        both runs have the same `data.oracle`; the opponents' responses and the verdicts against them if the opponents
+        are the same, too. Targets, pairs and frozen log-probabilities are the new run's own.
 
         Raises:
             RunFolderError: the source is damaged.
@@ -67,9 +63,7 @@ class Fork:
         if target.path.exists():
             return
         source = RunFolder(self.source)
-        shared = source.round(self.round_index)
-        if not shared.is_committed:
-            raise ConfigError(f"data.fork_from: {shared} is not a complete round (it has no manifest.json)")
+        shared = self._played_by_main(source)
         ours, theirs = run.state.get("config", {}), source.state.get("config", {})
         start = "model.init_args.policy"
         if ours.get(start) != theirs.get(start):
@@ -80,18 +74,36 @@ class Fork:
         for earlier in range(self.round_index):
             if not run.export(earlier).is_dir():
                 if not source.export(earlier).is_dir():
-                    raise RunFolderError(f"{source.export(earlier)} is missing; the fork needs it as an earlier policy")
+                    if earlier < self.round_index - 1:  # a run with data.export_every skips some
+                        continue
+                    raise RunFolderError(
+                        f"{source.export(earlier)} is missing; it is the policy that the fork begins with"
+                    )
                 with atomic_folder(run.export(earlier), kind="fork") as temporary:
-                    _link_tree(source.export(earlier), temporary)
+                    link_tree(source.export(earlier), temporary)
         shared.verify()
-        same_oracle = _under(ours, "data.init_args.oracle") == _under(theirs, "data.init_args.oracle")
-        with atomic_folder(target.path, kind="fork") as temporary:
-            for name in (SETTINGS, PROMPTS):
-                _link(shared.path / name, temporary / name)
-            for stage in GENERATED + (JUDGED if same_oracle else ()):
-                if (shared.path / stage).is_dir():
-                    (temporary / stage).mkdir()
-                    _link_tree(shared.path / stage, temporary / stage)
+        stages = [CANDIDATES]
+        if _same(ours, theirs, "oracle"):
+            if _same(ours, theirs, "opponent", "opponent_engine", "engine", "num_opponent_candidates"):
+                stages += ["opponents", "preferences"]
+            elif shared.verdicts("") == IMPORTED:
+                stages += [IMPORTED]
+            else:
+                stages += [path.relative_to(shared.path).as_posix() for path in shared.path.glob("preferences/*/self")]
+        shared.share(target, stages)
+
+    def _played_by_main(self, source: RunFolder) -> RoundFolder:
+        """The phase of the source's round in which the run's main policy played: for most schedules the only one."""
+        for phase in range(len(list(source.round(self.round_index).path.glob("phase_*"))) + 1):
+            folder = source.round(self.round_index, phase)
+            if not folder.is_committed:
+                raise ConfigError(f"data.fork_from: {folder} is not a complete round (it has no manifest.json)")
+            if folder.manifest["policy"] == policy_name(self.round_index):
+                return folder
+        raise ConfigError(
+            f"data.fork_from: in {source.round(self.round_index)} the main policy {policy_name(self.round_index)} has "
+            "not played yet"
+        )
 
     def check(self, run: RunFolder, held_out: Sequence[Prompt], num_candidates: int) -> None:
         """Refuses, or says, what a fork must not take over in silence from its source.
@@ -117,22 +129,10 @@ class Fork:
             )
 
 
+def _same(ours: dict[str, str], theirs: dict[str, str], *keys: str) -> bool:
+    """Whether two runs were started with the same members under these keys of `data`."""
+    return all(_under(ours, f"data.init_args.{key}") == _under(theirs, f"data.init_args.{key}") for key in keys)
+
+
 def _under(config: dict[str, str], prefix: str) -> dict[str, str]:
     return {key: value for key, value in config.items() if key == prefix or key.startswith(f"{prefix}.")}
-
-
-def _link_tree(source: Path, target: Path) -> None:
-    for path in sorted(source.rglob("*")):
-        destination = target / path.relative_to(source)
-        if path.is_dir():
-            destination.mkdir()
-        else:
-            _link(path, destination)
-
-
-def _link(source: Path, target: Path) -> None:
-    """A hard link: finished files never change; a copy where the two runs lie on different file systems."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)

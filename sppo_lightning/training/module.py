@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import lightning.pytorch as pl
@@ -15,15 +16,18 @@ from torch.optim import Optimizer
 from transformers import get_scheduler
 
 from sppo_lightning.errors import ConfigError
-from sppo_lightning.functional.logps import response_logps
+from sppo_lightning.functional.logps import TokenRows, response_logps
 from sppo_lightning.io.crash_points import crash_point
 from sppo_lightning.objectives import SPPO
 from sppo_lightning.objectives.base import Objective
 from sppo_lightning.selfplay.dataset import GlobalBatch
 from sppo_lightning.training.checkpoint import RoundCheckpoint
 from sppo_lightning.training.policy import LivePolicy, export_policy, load_policy, load_tokenizer
+from sppo_lightning.training.reference import frozen_logps
+from sppo_lightning.training.round_start import restore_round_start, save_round_start
 from sppo_lightning.training.run_folder import RunFolder, policy_name
-from sppo_lightning.training.schedules import PlayThenTrain, Position, Schedule
+from sppo_lightning.training.schedule import MAIN, Position, Schedule
+from sppo_lightning.training.schedules import PlayThenTrain
 from sppo_lightning.training.step_metrics import StepMetrics
 
 if TYPE_CHECKING:
@@ -44,7 +48,7 @@ class PolicyModule(pl.LightningModule):
         warmup_ratio: share of the schedule's steps over which the rate rises from 0.
         lr_schedule_epochs: horizon of the schedule in epochs, apart from where training stops (SPPO's paper stops an
             18-epoch schedule after 1). Not set: the epochs of the round, or of the run with reset_optimizer never.
-        reset_optimizer: "round": a fresh optimiser and schedule each round; "never": they go on.
+        reset_optimizer: "round": a fresh optimiser and learning-rate schedule for each fit; "never": they go on.
         max_grad_norm: gradients are clipped to this 2-norm; not set: no clipping.
         dtype: of the weights in training and in exports.
         checkpoint_every_n_steps: distance of checkpoints within an epoch; there is always one at an epoch's end.
@@ -83,7 +87,7 @@ class PolicyModule(pl.LightningModule):
         self._lr_schedule = lr_schedule
         self._warmup_ratio = warmup_ratio
         self._lr_schedule_epochs = lr_schedule_epochs
-        self._reset_optimizer = reset_optimizer
+        self.reset_optimizer = reset_optimizer
         self._max_grad_norm = max_grad_norm
         self.policy_dtype = getattr(torch, dtype)
         self._checkpoint_every_n_steps = checkpoint_every_n_steps
@@ -91,9 +95,10 @@ class PolicyModule(pl.LightningModule):
 
         self.policy: nn.Module | None = None
         self._tokenizer: Any = None
-        # Saved with the weights: which round they are in the middle of, and the shape of its learning-rate schedule.
-        self.round_in_training: int | None = None
-        self.round_first_step = 0
+        # Saved with the weights: whose they are, the fit they are in the middle of, and its learning-rate schedule.
+        self.in_memory = (MAIN, 0)
+        self.in_training: tuple[int, int] | None = None  # round and phase
+        self.began_at = 0  # the global step at which that phase began
         self.rounds_finished = 0
         self._steps_per_epoch = 1
 
@@ -113,14 +118,35 @@ class PolicyModule(pl.LightningModule):
 
     @property
     def policy_handle(self) -> LivePolicy:
-        """The newest finished policy: pi_t while round t is played, pi_{t+1} once it is exported."""
+        """The policy in memory: pi_t while round t is played, pi_{t+1} once it is trained."""
         assert self.policy is not None
+        policy, round_index = self.in_memory
         return LivePolicy(
-            name=policy_name(self.rounds_finished),
-            folder=self.run_folder.policy_source(self.rounds_finished, self.policy_source),
+            name=policy_name(round_index, policy),
+            folder=self.run_folder.policy_source(round_index, self.policy_source, policy),
             model=self.policy,
             tokenizer=self.tokenizer,
         )
+
+    def value_of(self, policy: str, round_index: int) -> str:
+        """The policy whose weights are those of `policy` at t: all begin as the main one, also where a fork begins."""
+        exists = self.run_folder.export(round_index - 1).joinpath(policy).is_dir()
+        return MAIN if round_index <= self._data.first_round and not (round_index and exists) else policy
+
+    def become(self, policy: str, round_index: int) -> None:
+        """Takes the weights of a policy at t into memory, unless it is there.
+
+        Args:
+            policy: "main", or another policy of the run, such as "player_1".
+            round_index: t.
+        """
+        assert self.policy is not None
+        policy = self.value_of(policy, round_index)
+        if self.in_memory == (policy, round_index):
+            return
+        source = self.run_folder.policy_source(round_index, self.policy_source, policy)
+        self.policy.load_state_dict(load_policy(source, self.policy_dtype, self.trust_remote_code).state_dict())
+        self.in_memory = (policy, round_index)
 
     @property
     def _data(self) -> SelfPlayDataModule:
@@ -135,6 +161,7 @@ class PolicyModule(pl.LightningModule):
         """Loads the start policy, or the policy a fork begins with."""
         if self.policy is None:
             self.rounds_finished = self._data.first_round
+            self.in_memory = (MAIN, self.rounds_finished)
             source = self.run_folder.policy_source(self.rounds_finished, self.policy_source)
             # After a resume nothing else would switch gradient checkpointing and the like on.
             self.policy = load_policy(source, self.policy_dtype, self.trust_remote_code).train()
@@ -160,26 +187,39 @@ class PolicyModule(pl.LightningModule):
 
     @property
     def _epochs_until_reset(self) -> int:
-        """How long one optimiser lives: a rate that reached 0 after the first round would stay there for good."""
-        if self._reset_optimizer == "round":
-            return self.schedule.epochs_in_round(self._data.epochs_per_round)
+        """How long one optimiser lives: a rate that reached 0 after the first fit would stay there for good."""
+        if self.reset_optimizer == "round":
+            return self._data.epochs_per_round
         assert self.trainer.max_epochs is not None
-        return self.trainer.max_epochs
+        # A phase after which everything is put back moves the rate nowhere.
+        phases = self.schedule.phases
+        lasting = sum(phase.begins != "round_start" for phase in phases)
+        return self.trainer.max_epochs * lasting // len(phases)
 
     def on_train_epoch_start(self) -> None:
-        """A round's first epoch starts with a fresh optimiser and learning-rate schedule.
+        """A phase's first epoch starts with the weights, the optimiser and the learning rate that the phase asks for.
 
         Lightning does not call this on a resume within an epoch, so the checkpoint's optimiser stays.
         """
-        if not self.position.first_epoch:
+        position = self.position
+        if not position.first_epoch:
             return
-        self.round_in_training = self.position.round
-        self.round_first_step = self.trainer.global_step
+        self.in_training = (position.round, position.phase)
+        self.began_at = self.trainer.global_step
         # Rounds differ where prompts are skipped; a rate that goes on must not reach 0 before the last of them.
-        fresh = self._reset_optimizer == "round"
+        fresh = self.reset_optimizer == "round"
         self._steps_per_epoch = int(self.trainer.num_training_batches) if fresh else self._data.most_steps_per_epoch
         if fresh or self.trainer.global_step == 0:
             self.trainer.strategy.setup_optimizers(self.trainer)
+        phases = self.schedule.phases
+        if position.phase == 0 and any(phase.begins == "round_start" for phase in phases):
+            save_round_start(self, position.round)
+        match phases[position.phase].begins:
+            case "round_start":
+                restore_round_start(self, position.round)
+                self.in_memory = (MAIN, position.round)
+            case "own":
+                self.become(phases[position.phase].trains, position.round)
 
     # --- one global step ---------------------------------------------------------------------------------------------
 
@@ -196,9 +236,11 @@ class PolicyModule(pl.LightningModule):
         optimizer.zero_grad()
         step_metrics = StepMetrics()
         total_weight = torch.zeros((), device=self.device)
+        mismatched = self._mismatched_log_ratio(batch) if self.objective.mismatched else None
         for pack in batch.packs:
             policy_logps_R = response_logps(self.policy, pack.rows)
-            inputs = pack.inputs(policy_logps_R)  # among them frozen_logps["previous"]: log pi_t, fixed when played
+            # Among the inputs is frozen_logps["previous"]: log pi_t, fixed when the round was played.
+            inputs = replace(pack.inputs(policy_logps_R), kl_logps_R=mismatched)
             outputs = self.objective(inputs)
             self.manual_backward((outputs.loss * outputs.weight).sum())
             total_weight += outputs.weight.sum()
@@ -220,6 +262,20 @@ class PolicyModule(pl.LightningModule):
                 logger.log_metrics(metrics, step=step)
         crash_point("after_step_metrics")
 
+    @torch.no_grad()
+    def _mismatched_log_ratio(self, batch: GlobalBatch) -> Tensor:
+        """[1] the mean log-ratio over the global batch's prompts with other prompts' responses, over all ranks."""
+        rows = TokenRows(
+            prompt_ids=[row.prompt_ids for row in batch.mismatched],
+            response_ids=[row.response_ids for row in batch.mismatched],
+        )
+        (reference,) = self.objective.needs
+        frozen = sum(row.frozen_logps[reference] for row in batch.mismatched)
+        policy = frozen_logps(self.policy_handle, rows, self._data.max_pack_tokens).sum() if batch.mismatched else 0.0
+        sums = torch.tensor([float(policy - frozen), float(len(batch.mismatched))], device=self.device)
+        total, count = self.trainer.strategy.reduce(sums, reduce_op="sum")
+        return (total / count).reshape(1)
+
     def _normalise_and_clip(self, total_weight: Tensor) -> Tensor:
         """Turns gradient sums into the mean over the global batch; returns its 2-norm before clipping."""
         total_weight = self.trainer.strategy.reduce(total_weight, reduce_op="sum")
@@ -235,12 +291,20 @@ class PolicyModule(pl.LightningModule):
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Exports pi_{t+1} after the round's last step, before any callback's end of the epoch looks for it."""
         position = self.position
-        if not position.last_epoch or batch_idx + 1 < self.trainer.num_training_batches:
+        if not position.phase_ends or batch_idx + 1 < self.trainer.num_training_batches:
             return
+        phase = self.schedule.phases[position.phase]
+        self.in_memory = (phase.trains, position.round + 1)
+        if position.last_epoch:
+            self.rounds_finished = position.round + 1
         if self.trainer.is_global_zero:
-            export_policy(self.policy, self.tokenizer, self.run_folder.export(position.round))
+            run = self.run_folder
+            if position.last_epoch and self._data.exports_after(position.round):
+                beside = {policy: run.phase_export(position.round, policy) for policy in self.schedule.kept}
+                export_policy(self.policy, self.tokenizer, run.export(position.round), beside)
+            elif phase.keeps:
+                export_policy(self.policy, self.tokenizer, run.phase_export(position.round, phase.trains))
         self.trainer.strategy.barrier()
-        self.rounds_finished = position.round + 1
 
     def on_train_epoch_end(self) -> None:
         """Stops after the round where that was asked for; the checkpoint is written after this."""
@@ -253,8 +317,9 @@ class PolicyModule(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the round's place in the run."""
         checkpoint["sppo_round"] = {
-            "round_in_training": self.round_in_training,
-            "round_first_step": self.round_first_step,
+            "in_memory": self.in_memory,
+            "in_training": self.in_training,
+            "began_at": self.began_at,
             "rounds_finished": self.rounds_finished,
             "steps_per_epoch": self._steps_per_epoch,
         }
@@ -262,7 +327,8 @@ class PolicyModule(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Reads it back."""
         state = checkpoint["sppo_round"]
-        self.round_in_training = state["round_in_training"]
-        self.round_first_step = state["round_first_step"]
+        self.in_memory = state["in_memory"]
+        self.in_training = state["in_training"]
+        self.began_at = state["began_at"]
         self.rounds_finished = state["rounds_finished"]
         self._steps_per_epoch = state["steps_per_epoch"]

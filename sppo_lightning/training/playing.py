@@ -17,16 +17,23 @@ if TYPE_CHECKING:
     from sppo_lightning.training.data import SelfPlayDataModule
 
 
-def play(data: SelfPlayDataModule, round_index: int, global_step: int) -> None:
-    """Plays round t, or what is missing of it.
+def play(data: SelfPlayDataModule, round_index: int, phase_index: int, global_step: int) -> None:
+    """Plays a phase of round t, or what is missing of it.
 
     Args:
         data: the run's members and settings, attached to a Trainer.
         round_index: t.
+        phase_index: which of the schedule's phases.
         global_step: optimiser steps taken so far.
     """
-    module = data.module
-    folder = module.run_folder.round(round_index)
+    module, world = data.module, TrainerWorld(data.trainer)  # type: ignore[arg-type]
+    phase = module.schedule.phases[phase_index]
+    if phase.begins == "own" and phase.plays == phase.trains:
+        module.become(phase.trains, round_index)  # or it would be loaded a second time to play
+    folder = module.run_folder.round(round_index, phase_index)
+    if phase.shares and world.rank == 0 and not folder.exists:
+        module.run_folder.round(round_index).share(folder, phase.shares)
+    world.barrier()
     if folder.exists:  # begun before a kill, shared with another run, or imported
         prompts, token_ids = carriers.prompts_from(folder.read_prompts())
         settings = RoundSettings(**folder.settings)
@@ -40,19 +47,29 @@ def play(data: SelfPlayDataModule, round_index: int, global_step: int) -> None:
             chunk_prompts=data.chunk_prompts,
             num_chunks=-(-len(prompts) // data.chunk_prompts),
         )
-    policies = ReachablePolicies(module, round_index)
+    policies = ReachablePolicies(module, round_index, phase_index)
     players = RoundPlayers(
         engine=data.engine,
-        oracle=data.oracle,
+        opponent_engine=data.opponent_engine,
+        oracle=phase.oracle or data.oracle,
         opponent=data.opponent,
         pairing=data.pairing,
-        policy=policies.at_lag,
-        needs=existing_policies(module.objective.needs, round_index),
-        reference_logps=reference_function(policies.at_lag, policies.start, data.max_pack_tokens),
+        policies=policies,
+        needs=existing_policies(module.objective.needs, module.schedule, phase_index, round_index),
+        reference_logps=reference_function(policies, data.max_pack_tokens),
+        log_z_draws=module.objective.log_z_draws,
+        mismatched=module.objective.mismatched,
+        shared=phase.shares,
         truncated=data.truncated,
         self_comparison=data.self_comparison,
-        world=TrainerWorld(module.trainer),
+        world=world,
         progress=data.progress,
+        reward_model=data.reward_model,
+        earlier_rounds=[
+            module.run_folder.round(earlier, phase_index)
+            for earlier in range(data.first_round, round_index)
+            if data.reward_model is not None and data.reward_model.earlier_rounds
+        ],
     )
     # Lightning asks for loaders in training mode with gradients on.
     module.eval()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from sppo_lightning.errors import ConfigError
 from sppo_lightning.io.assets import resolve
-from sppo_lightning.io.files import atomic_folder
+from sppo_lightning.io.files import atomic_folder, link_tree
 
 
 def load_tokenizer(source: str, trust_remote_code: bool = False) -> Any:
@@ -55,16 +56,24 @@ def load_policy(source: str, dtype: torch.dtype = torch.float32, trust_remote_co
     return model
 
 
-def export_policy(model: Any, tokenizer: Any, folder: Path) -> None:
+def export_policy(model: Any, tokenizer: Any, folder: Path, beside: Mapping[str, Path] | None = None) -> None:
     """Writes a Hugging Face folder, complete or not at all; an export that is there already is kept.
 
     It is the same weights whenever it is written, because training from a stored round is deterministic.
+
+    Args:
+        model: the policy.
+        tokenizer: its tokenizer.
+        folder: where it goes.
+        beside: other policies of the round, name -> folder; they become subfolders.
     """
     if folder.is_dir():
         return
     with atomic_folder(folder, kind="export") as temporary:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
+        for name, source in (beside or {}).items():
+            link_tree(source, temporary / name)
 
 
 class LivePolicy:

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from sppo_lightning.errors import ConfigError
 from sppo_lightning.functional.logps import TokenRows, response_logps, split_rows
-from sppo_lightning.types import PolicyHandle
+from sppo_lightning.training.policies import unknown_policy
+from sppo_lightning.training.schedule import Schedule
+from sppo_lightning.types import Policies, PolicyHandle
 
 
 @torch.no_grad()
@@ -36,46 +37,31 @@ def frozen_logps(policy: PolicyHandle, rows: TokenRows, max_pack_tokens: int) ->
     return logps_R
 
 
-def lag_of(name: str) -> int | None:
-    """How far behind pi_t a frozen policy is: "previous" is pi_t (0), "history/2" pi_{t-2}; "anchor" has no lag.
+def existing_policies(needs: Sequence[str], schedule: Schedule, phase_index: int, round_index: int) -> tuple[str, ...]:
+    """Those of an objective's `needs` that a phase of round t has: a history reaches back to the start policy.
 
     Raises:
-        ConfigError: a policy that the rounds of this package do not make, such as "auxiliary".
+        ConfigError: the schedule has no policy of that name.
     """
-    if name == "anchor":
-        return None
-    if name == "previous":
-        return 0
-    if name.startswith("history/"):
-        return int(name.removeprefix("history/"))
-    raise ConfigError(
-        f"model.objective needs the log-probabilities of a policy {name!r}, and no model.schedule here trains one. "
-        'Choose an objective whose policies are among "previous", "history/1", ... and "anchor"'
-    )
+    existing = []
+    for name in needs:
+        version = schedule.version(name, phase_index, round_index)
+        if version is None:
+            raise unknown_policy(name, schedule)
+        if version[1] >= 0:
+            existing.append(name)
+    return tuple(existing)
 
 
-def existing_policies(needs: Sequence[str], round_index: int) -> tuple[str, ...]:
-    """Those of an objective's `needs` that round t has: a history reaches back to the start policy, no further.
-
-    Raises:
-        ConfigError: see `lag_of`.
-    """
-    return tuple(name for name in needs if (lag_of(name) or 0) <= round_index)
-
-
-def reference_function(
-    policy_at_lag: Callable[[int], PolicyHandle], anchor: Callable[[], PolicyHandle], max_pack_tokens: int
-) -> Callable[[str, TokenRows], Tensor]:
+def reference_function(policies: Policies, max_pack_tokens: int) -> Callable[[str, TokenRows], Tensor]:
     """What `play_round` calls for the names in an objective's `needs`.
 
     Args:
-        policy_at_lag: lag -> pi_{t - lag}.
-        anchor: the fixed pi_ref, the policy the run started from.
+        policies: the policies by name.
         max_pack_tokens: see `frozen_logps`.
     """
 
     def reference_logps(name: str, rows: TokenRows) -> Tensor:
-        lag = lag_of(name)
-        return frozen_logps(anchor() if lag is None else policy_at_lag(lag), rows, max_pack_tokens)
+        return frozen_logps(policies.named(name), rows, max_pack_tokens)
 
     return reference_logps

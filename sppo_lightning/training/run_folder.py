@@ -36,13 +36,18 @@ class RunFolder:
 
     # --- where things lie --------------------------------------------------------------------------------------------
 
-    def round(self, index: int) -> RoundFolder:
-        """The data of round `index`."""
-        return RoundFolder(self.path / "rounds" / f"round_{index:03d}")
+    def round(self, index: int, phase: int = 0) -> RoundFolder:
+        """The data of round `index`; those of a later phase lie inside, `rounds/round_003/phase_1/`."""
+        path = self.path / "rounds" / f"round_{index:03d}"
+        return RoundFolder(path / f"phase_{phase}" if phase else path)
 
     def export(self, index: int) -> Path:
         """The Hugging Face folder of the policy after round `index`."""
         return self.path / "exports" / policy_name(index + 1)
+
+    def phase_export(self, index: int, policy: str) -> Path:
+        """Where a policy beside the main one lies until its round's export takes it over."""
+        return self.path / "rounds" / f"round_{index:03d}" / "policies" / policy
 
     def evaluation(self, policy: str) -> Path:
         """What was measured of a policy: `policy` is its name, "start" or "round_002"."""
@@ -53,9 +58,28 @@ class RunFolder:
         """The training state the run goes on from."""
         return self.path / "checkpoints" / "last.ckpt"
 
-    def policy_source(self, round_index: int, start: str) -> str:
-        """Where pi_t's weights lie: the start policy for round 0, then the export of the round before."""
-        return start if round_index == 0 else str(self.export(round_index - 1))
+    def policy_source(self, round_index: int, start: str, policy: str = "main") -> str:
+        """Where the weights of a policy at round t lie: the start policy's, then in the export of the round before.
+
+        Args:
+            round_index: t.
+            start: the start policy.
+            policy: the main policy, or one that lies inside its export, such as "auxiliary" or "player_1".
+        """
+        if round_index == 0:
+            return start
+        export = self.export(round_index - 1)
+        return str(export if policy == "main" else export / policy)
+
+    @property
+    def rounds_trained(self) -> int:
+        """How many rounds the newest export has behind it; 0 where there is none."""
+        exports = sorted(path.name for path in self.path.glob("exports/round_*") if path.name[6:].isdigit())
+        return int(exports[-1][6:]) + 1 if exports else 0
+
+    def last_exported(self, round_index: int) -> int:
+        """The last round up to `round_index` whose pi_t lies on disk; 0 is the start policy's."""
+        return next((t for t in range(round_index, 0, -1) if self.export(t - 1).is_dir()), 0)
 
     # --- one process at a time ---------------------------------------------------------------------------------------
 
@@ -140,6 +164,10 @@ class RunFolder:
             )
 
 
-def policy_name(round_index: int) -> str:
-    """The name of pi_t, the policy that plays round `round_index`: "start", then "round_000", "round_001", ..."""
-    return "start" if round_index == 0 else f"round_{round_index - 1:03d}"
+def policy_name(round_index: int, policy: str = "main") -> str:
+    """The name of pi_t, the policy that plays round `round_index`: "start", then "round_000", "round_001", ...
+
+    A policy beside the main one has its own name behind it: "round_001/auxiliary".
+    """
+    name = "start" if round_index == 0 else f"round_{round_index - 1:03d}"
+    return name if policy == "main" else f"{name}/{policy}"

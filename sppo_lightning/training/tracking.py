@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import re
-import sys
 import time
 from argparse import Namespace
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +24,9 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 
 from sppo_lightning.errors import ConfigError, RunFolderError
 from sppo_lightning.io.crash_points import crash_point
-from sppo_lightning.io.secrets import mask_secrets, redact
-from sppo_lightning.training.data import RunPaused
+from sppo_lightning.io.secrets import redact
 from sppo_lightning.training.run_folder import RunFolder
+from sppo_lightning.training.tracking_entities import final_status, flatten, prompt_dataset, table_cell
 from sppo_lightning.training.tracking_store import RUN_KEY, create_database, find_or_create_experiment, find_run
 from sppo_lightning.training.tracking_uri import default_tracking_uri, is_server, without_credentials
 
@@ -38,8 +36,6 @@ if TYPE_CHECKING:
 
 # The characters every MLflow store takes in a metric's name.
 _NOT_IN_A_METRIC_NAME = re.compile(r"[^a-zA-Z0-9_/. -]")
-# What every MLflow server since 1.28 takes; the whole configuration is an artifact.
-_MAX_PARAM_CHARS = 500
 _MAX_PARAMS_A_CALL = 100
 # MLflow lists its tables in one tag of at most 8000 characters; a table that falls off the list shows as plain JSON.
 _MAX_LISTED_TABLES = 40
@@ -103,6 +99,7 @@ class RunLogger(MLFlowLogger):
                 f"MLflow cannot open its store at {redact(uri)}: {redact(str(error))}. Check "
                 "trainer.logger.init_args.tracking_uri or $MLFLOW_TRACKING_URI"
             ) from None
+        self._status_found: str | None = None
         self._stored_keys: frozenset[str] = frozenset()
         self._steps: dict[str, set[int]] = {}
 
@@ -164,7 +161,7 @@ class RunLogger(MLFlowLogger):
         from mlflow.entities import Param
 
         client, run_id = self.experiment, self.run_id
-        given = dict(_flatten(vars(params) if isinstance(params, Namespace) else params))
+        given = dict(flatten(vars(params) if isinstance(params, Namespace) else params))
         stored = client.get_run(run_id).data.params
         changed = [
             f"{key}: {stored[key]} (now {value})" for key, value in given.items() if stored.get(key, value) != value
@@ -185,7 +182,7 @@ class RunLogger(MLFlowLogger):
             step: the round.
         """
         columns = list(dict.fromkeys(column for row in rows for column in row))
-        table = {"columns": columns, "data": [[_cell(row.get(column)) for column in columns] for row in rows]}
+        table = {"columns": columns, "data": [[table_cell(row.get(column)) for column in columns] for row in rows]}
         path = f"tables/{key}_round_{step:03d}.json"
         self.experiment.log_text(self.run_id, json.dumps(table, ensure_ascii=False), path)
         # MLflow shows as tables what this tag lists; its own log_table writes the same two things, but appends.
@@ -210,6 +207,18 @@ class RunLogger(MLFlowLogger):
         self.experiment.log_figure(self.run_id, figure, artifact_file)
 
     @rank_zero_only
+    def log_prompts(self, context: str, *, source: str, digest: str, counts: Mapping[str, int]) -> None:
+        """Records prompts as an input of the run, where they come from and not what they say; twice is once.
+
+        Args:
+            context: what they are for, such as "training".
+            source: file, folder or hub id; credentials in it are not stored.
+            digest: SHA-256 of their content.
+            counts: how many they are, by use.
+        """
+        self.experiment.log_inputs(self.run_id, [prompt_dataset(context, source, digest, counts)])
+
+    @rank_zero_only
     def log_artifact_once(self, path: str | Path, artifact_path: str | None = None) -> None:
         """Stores a file that never changes, unless the run has one of that name and size.
 
@@ -228,7 +237,13 @@ class RunLogger(MLFlowLogger):
     def finalize(self, status: str = "success") -> None:
         """Ends the run as FINISHED, FAILED or KILLED (Ctrl-C, SIGTERM). Logging can still go on afterwards."""
         if self._initialized:
-            self.experiment.set_terminated(self.run_id, _final_status(status))
+            self.experiment.set_terminated(self.run_id, final_status(status))
+
+    @rank_zero_only
+    def leave(self) -> None:
+        """Sets the run's status back to what this logger found: for figures added to a run from outside."""
+        if self._initialized and self._status_found is not None:
+            self.experiment.update_run(self.run_id, status=self._status_found)
 
     def _begin_run(self) -> None:
         from mlflow.tracking.context.registry import resolve_tags
@@ -266,6 +281,7 @@ class RunLogger(MLFlowLogger):
                 f"{self._run_folder}: its MLflow run {run_id} in {self.tracking_uri} is deleted: restore "
                 f"it (mlflow runs restore --run-id {run_id})"
             )
+        self._status_found = run.info.status
         self._mlflow_client.update_run(run_id, status="RUNNING")
         self._experiment_id = run.info.experiment_id
         self._stored_keys = frozenset(run.data.metrics)
@@ -276,23 +292,3 @@ class RunLogger(MLFlowLogger):
             history = self.experiment.get_metric_history(self.run_id, name) if name in self._stored_keys else []
             self._steps[name] = {metric.step for metric in history}
         return self._steps[name]
-
-
-def _flatten(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in params.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", redact(str(mask_secrets(value, str(key))))[:_MAX_PARAM_CHARS]
-
-
-def _cell(value: Any) -> Any:
-    # A browser's JSON has no NaN.
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _final_status(status: str) -> str:
-    if status in ("success", "finished") or isinstance(sys.exception(), RunPaused):
-        return "FINISHED"
-    # Lightning says "failed" for Ctrl-C and SIGTERM too; only the exception in flight tells them apart.
-    return "KILLED" if isinstance(sys.exception(), (KeyboardInterrupt, SystemExit)) else "FAILED"

@@ -65,6 +65,7 @@ REFUSED = [
     (OnlineIPO, {"tau": 0.0}),
     (OnlineIPO, {"target": "v1"}),
     (EGPO, {"tau": 0.0}),
+    (EGPO, {"eta": 0.0}),
     (NashMD, {"tau": 0.0}),
     (SPO, {"baseline": "mean"}),
     (SimPO, {"beta": 0.0}),
@@ -108,3 +109,9 @@ def test_policies_of_weight_zero_are_not_needed():
     assert INPO(eta=3.0, tau=0.0).needs == ("previous",)
     assert TDMNPO(anchor_weight=0.0, history_weights=[1.0, 0.0, 1.0]).needs == ("previous", "history/2")
     assert HTMNPO(anchor_weight=0.0, player_weights=[0.0, 1.0]).needs == ("player/2",)
+
+
+def test_egpos_step_is_no_longer_than_the_way_to_the_anchor():
+    assert EGPO(tau=0.1, eta=10.0).needs == ("anchor",)
+    with pytest.raises(ConfigError, match=r"model.objective.tau: eta \* tau .* got 20 \* 0.1 = 2"):
+        EGPO(tau=0.1, eta=20.0)

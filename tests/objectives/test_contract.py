@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sppo_lightning import objectives
-from sppo_lightning.objectives import DPO, IPO, SPO, SPPO, TDMNPO, KTOPair, OnlineIPO
+from sppo_lightning.objectives import DPO, GRPO, IPO, SPO, SPPO, TDMNPO, KTOPair, OnlineIPO
 from sppo_lightning.types import ObjectiveInputs
 
 from .catalogue import all_objectives, gradient
@@ -19,6 +19,7 @@ VARIANTS = [
     partial(SPO, baseline="leave_one_out"),
     partial(OnlineIPO, target="pair_prob"),
     partial(IPO, per_token=True),
+    partial(GRPO, tau=0.0, scale_by_std=False, per_token=False),
     partial(DPO, label_smoothing=0.1),
 ]
 

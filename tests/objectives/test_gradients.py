@@ -10,12 +10,14 @@ from sppo_lightning.objectives import (
     DPO,
     EGPO,
     GPO,
+    GRPO,
     HTMNPO,
     INPO,
     IPO,
     KTO,
     MPO,
     ONPO,
+    RLOO,
     SPO,
     SPPO,
     TDMNPO,
@@ -28,8 +30,8 @@ from sppo_lightning.objectives import (
 
 from .catalogue import all_objectives, gradient
 
-# Part of these two losses is held constant by design: their gradients are checked by hand below.
-STOP_GRADIENT = {KTOPair, NashMD}
+# Part of these losses is held constant by design: their gradients are checked by hand, here or in their own tests.
+STOP_GRADIENT = {GRPO, KTOPair, NashMD, RLOO}
 
 
 @pytest.mark.parametrize("cls", [cls for cls in all_objectives() if cls not in STOP_GRADIENT])
@@ -110,6 +112,9 @@ PAIR_TARGETS = [
         OnlineIPO(tau=0.5, target="pair_prob"), lambda i: 2 * (i.pair_prob_M - 0.5), {"anchor": 1.0}, id="OnlineIPO, P"
     ),
     pytest.param(EGPO(tau=0.5), lambda i: 2 * _win_rate_gap(i), {"anchor": 1.0}, id="EGPO"),
+    pytest.param(
+        EGPO(tau=0.1, eta=2.0), lambda i: 2 * _win_rate_gap(i), {"anchor": 0.2, "previous": 0.8}, id="EGPO, the step"
+    ),
     pytest.param(SPPOHard(eta=3.0), lambda i: torch.full((2,), 3.0), {"previous": 1.0}, id="SPPOHard"),
     pytest.param(SPPOSingle(eta=3.0), lambda i: 6 * (i.pair_prob_M - 0.5), {"previous": 1.0}, id="SPPOSingle"),
     pytest.param(DNO(eta=3.0), lambda i: 3 * _win_rate_gap(i), {"previous": 1.0}, id="DNO"),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import sppo_lightning.oracles
-from sppo_lightning.oracles import PreferenceOracle, ScoreToPreference, Shuffled, StyleGame, TargetLength
+from sppo_lightning.oracles import PreferenceOracle, ScoreToPreference, Shuffled, StyleGame, TargetLength, Verifier
 from sppo_lightning.types import Candidates, Prompt, SamplingConfig
 
 # Class name -> a function of an empty folder that returns an oracle which needs no network and no weights.
@@ -15,6 +15,7 @@ EXAMPLES: dict[str, Callable[[Path], PreferenceOracle]] = {
     "StyleGame": lambda folder: StyleGame(),
     "ScoreToPreference": lambda folder: ScoreToPreference(TargetLength(20), scale=0.1),
     "Shuffled": lambda folder: Shuffled(StyleGame(), seed=3),
+    "Verifier": lambda folder: Verifier(match="regex"),
 }
 
 # Oracles whose verdict on a response depends, on purpose, on its place among the candidates.
@@ -33,10 +34,11 @@ def concrete_oracles() -> list[type[PreferenceOracle]]:
     return sorted(found, key=lambda oracle: oracle.__name__)
 
 
-def candidates(texts_by_prompt: dict[str, list[str]]) -> Candidates:
+def candidates(texts_by_prompt: dict[str, list[str]], **metadata: object) -> Candidates:
     """Responses by prompt text; their token ids are their UTF-8 bytes."""
+    metadata = metadata or {"answer": "Briefly, .*"}
     prompts = [
-        Prompt(prompt_id=f"p{b}", messages=({"role": "user", "content": text},))
+        Prompt(prompt_id=f"p{b}", messages=({"role": "user", "content": text},), metadata=metadata)
         for b, text in enumerate(texts_by_prompt)
     ]
     texts = list(texts_by_prompt.values())

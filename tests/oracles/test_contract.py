@@ -71,6 +71,11 @@ def test_self_play_is_a_preference_matrix(oracle):
 
 
 @every_oracle
+def test_scores_are_given_where_they_are_promised(oracle):
+    assert (oracle.compare(candidates(ANSWERS)).scores_BK is not None) == oracle.gives_scores
+
+
+@every_oracle
 def test_the_same_question_gets_the_same_answer(oracle):
     first, second = oracle.compare(candidates(ANSWERS)), oracle.compare(candidates(ANSWERS))
     assert torch.equal(first.probs_BKJ, second.probs_BKJ)

@@ -76,6 +76,16 @@ class TokenGame(PreferenceOracle):
         return pad([[float(sum(ids)) for ids in group] for group in candidates.token_ids], math.nan, torch.float64)
 
 
+class NamedPolicies:
+    """Policies that are nothing but their names."""
+
+    def named(self, name):
+        return SimpleNamespace(name=name)
+
+    def stored(self, source):
+        return SimpleNamespace(name=source)
+
+
 class OneProcess:
     rank, size = 0, 1
 
@@ -124,11 +134,15 @@ def play(tmp_path: Path, prompts: list[Prompt]) -> Callable[..., SimpleNamespace
     ) -> SimpleNamespace:
         folder = folder or RoundFolder(tmp_path / f"round_{len(list(tmp_path.iterdir())):03d}")
         members = {
-            "engine": SeedEngine(),
+            "engine": members.get("engine") or SeedEngine(),
             "oracle": TokenGame(),
             "opponent": SelfPlay(),
             "pairing": All(),
-            "policy": lambda lag: SimpleNamespace(name=f"lag {lag}"),
+            "opponent_engine": members.get("engine") or SeedEngine(),
+            "policies": NamedPolicies(),
+            "log_z_draws": 0,
+            "mismatched": False,
+            "shared": (),
             "reference_logps": fake_logps,
             "truncated": "mask",
             "self_comparison": False,

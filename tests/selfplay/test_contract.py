@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import sppo_lightning.selfplay
-from sppo_lightning.selfplay.opponents import Opponent
+from sppo_lightning.selfplay.opponents import Fixed, Opponent
 from sppo_lightning.selfplay.pairing import Pairing
 
 
@@ -42,6 +42,8 @@ def random_prompt(seed):
     trainable_K = ~win_rate_K.isnan() & (torch.rand(K, generator=generator) < 0.8)
     return probs_KK, judged_KK, win_rate_K, trainable_K
 
+
+ARGUMENTS = {Fixed: {"policies": ["one", "two"], "mixture": [3.0, 1.0]}}
 
 SEEDS = range(120)
 
@@ -116,14 +118,14 @@ def test_inputs_are_not_written_to(cls):
 
 @EVERY_OPPONENT
 def test_an_opponent_is_a_mixture_of_policies_that_exist(cls):
-    opponent = cls()
+    opponent = cls(**ARGUMENTS.get(cls, {}))
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         for num_past in (0, 1, 2, 5, 0):
             weights = opponent.weights(num_past)
             assert sum(weights.values()) == pytest.approx(1)
             assert all(weight > 0 for weight in weights.values())
-            assert all(0 <= lag <= num_past for lag in weights)
-            assert 0 in weights, "play_round pairs pi_t's own candidates"
+            lags = [int(name.removeprefix("history/")) for name in weights if name.startswith("history/")]
+            assert all(1 <= lag <= num_past for lag in lags)
             assert opponent.weights(num_past) == weights
     assert len(said) <= 1

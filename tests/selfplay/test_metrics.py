@@ -34,6 +34,13 @@ class Sparse(TokenGame):
         return replace(matrix, judged_BKJ=judged)
 
 
+class Silent(TokenGame):
+    """Gives no scores."""
+
+    def compare(self, candidates, opponents=None):
+        return replace(super().compare(candidates, opponents), scores_BK=None)
+
+
 def test_names_and_values(play):
     metrics = dict(play(engine=Fixed(), oracle=Sparse(), pairing=BestWorst()).manifest["metrics"])
     times = {name: metrics.pop(name) for name in list(metrics) if name.startswith("time/")}
@@ -47,6 +54,7 @@ def test_names_and_values(play):
         "round/trained_responses": 14,
         "cost/oracle_queries": 7 * 5,
         "cost/generated_tokens": 7 * 8,
+        "round/mean_score": pytest.approx((3 + 8 + 15 + 8) / 4),
     }
 
 
@@ -55,6 +63,7 @@ def test_other_opponents_cost_too(play):
     assert metrics["cost/generated_tokens"] == 7 * (8 + 3)
     assert metrics["cost/oracle_queries"] == 7 * (5 + 4 * 2 - 1)
     assert metrics["round/mean_response_tokens"] == 2.0, "of pi_t's own responses"
+    assert "round/mean_score" not in play(oracle=Silent()).manifest["metrics"]
 
 
 def test_prompts_that_teach_nothing_are_counted(play):

@@ -5,19 +5,19 @@ from sppo_lightning.selfplay.opponents import History, SelfPlay
 
 
 def test_self_play_is_pi_t_alone():
-    assert SelfPlay().weights(7) == {0: 1.0}
+    assert SelfPlay().weights(7) == {"previous": 1.0}
 
 
 @pytest.mark.filterwarnings("ignore:opponent history")
 def test_history_renormalises_what_exists():
     opponent = History(num_policies=3, mixture=[2.0, 1.0, 1.0])
-    assert opponent.weights(0) == {0: 1.0}
-    assert opponent.weights(1) == {0: pytest.approx(2 / 3), 1: pytest.approx(1 / 3)}
-    assert opponent.weights(2) == opponent.weights(9) == {0: 0.5, 1: 0.25, 2: 0.25}
+    assert opponent.weights(0) == {"previous": 1.0}
+    assert opponent.weights(1) == {"previous": pytest.approx(2 / 3), "history/1": pytest.approx(1 / 3)}
+    assert opponent.weights(2) == opponent.weights(9) == {"previous": 0.5, "history/1": 0.25, "history/2": 0.25}
 
 
 def test_history_leaves_out_policies_of_weight_0():
-    assert History(num_policies=3, mixture=[1, 0, 1]).weights(5) == {0: 0.5, 2: 0.5}
+    assert History(num_policies=3, mixture=[1, 0, 1]).weights(5) == {"previous": 0.5, "history/2": 0.5}
 
 
 @pytest.mark.filterwarnings("error")

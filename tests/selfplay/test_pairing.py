@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sppo_lightning.selfplay.pairing import All, BestWorst
+from sppo_lightning.selfplay.pairing import All, BestWorst, ExpectedVerdicts
 from sppo_lightning.selfplay.win_rates import win_rates
 from sppo_lightning.types import PreferenceMatrix
 
@@ -61,3 +61,14 @@ def test_all_leaves_out_ties_and_what_was_not_judged():
 def test_all_keeps_rows_that_all_tie():
     targets = All()(torch.full((4, 4), 0.5), JUDGED, torch.full((4,), 0.5), EVERYTHING)
     assert (targets.rows, targets.pairs) == ((0, 1, 2, 3), ())
+
+
+def test_expected_verdicts_weigh_both_ways_round_with_their_probability():
+    probs = torch.tensor([[0.5, 0.9, 1.0], [0.1, 0.5, 0.5], [0.0, 0.5, 0.5]])
+    targets = ExpectedVerdicts()(
+        probs, torch.ones(3, 3, dtype=torch.bool), torch.tensor([0.95, 0.3, 0.25]), torch.ones(3, dtype=torch.bool)
+    )
+    found = dict(zip(targets.pairs, targets.pair_weights, strict=True))
+    expected = {(0, 1): 0.9, (1, 0): 0.1, (0, 2): 1.0, (1, 2): 0.5, (2, 1): 0.5}
+    assert found == pytest.approx(expected), "a certain verdict has no other side"
+    assert targets.pair_probs == targets.pair_weights

@@ -27,14 +27,14 @@ def data_files(folder):
 def test_a_round_is_what_its_members_said(play, prompts):
     round_ = play(needs=("previous", "anchor"))
     folder, manifest = round_.folder, round_.manifest
-    assert (manifest["round"], manifest["global_step"], manifest["policy"]) == (0, 5, "lag 0")
+    assert (manifest["round"], manifest["global_step"], manifest["policy"]) == (0, 5, "previous")
     candidates = folder.read_stage("candidates", 3).to_pylist()
     assert [(row["prompt_id"], row["candidate"]) for row in candidates] == [
         (prompt.prompt_id, k) for prompt in prompts for k in range(4)
     ]
-    # One seed a response, from the run's seed, the round, the lag, the prompt and the sample; never from its chunk.
+    # One seed a response, from the run's seed, the round, the stage, the prompt and the sample; never from its chunk.
     for row in candidates:
-        seed = derive_seed(11, "play", 0, 0, row["prompt_id"], row["candidate"])
+        seed = derive_seed(11, "play", 0, "candidates", row["prompt_id"], row["candidate"])
         assert row["token_ids"] == [seed // 7**i % 7 + 3 for i in range(seed % 6 + 1)]
     matrix = carriers.preferences_from(folder.read_stage("preferences/TokenGame/self", 3), self_play=True)
     rates = win_rates(matrix).flatten().tolist()
@@ -76,11 +76,11 @@ def test_older_policies_answer_only_where_the_opponent_asks(play):
     engine = SeedEngine()
     with pytest.warns(UserWarning, match="2 of 3 policies"):
         round_ = play(engine=engine, opponent=History(num_policies=3, mixture=[0.5, 0.25, 0.25]), round_index=1)
-    assert engine.opened == ["lag 0", "lag 1"]
-    older = round_.folder.read_stage("opponents/lag_1", 3).to_pylist()
+    assert engine.opened == ["previous", "history/1"]
+    older = round_.folder.read_stage("opponents/history_1", 3).to_pylist()
     assert [row["candidate"] for row in older[:4]] == [0, 1, 0, 1], "num_opponent_candidates of them"
     own = carriers.preferences_from(round_.folder.read_stage("preferences/TokenGame/self", 3), self_play=True)
-    against = carriers.preferences_from(round_.folder.read_stage("preferences/TokenGame/lag_1", 3), self_play=False)
+    against = carriers.preferences_from(round_.folder.read_stage("preferences/TokenGame/history_1", 3), self_play=False)
     mixed = (0.5 * win_rates(own) + 0.25 * win_rates(against)) / 0.75
     rates = [row["win_rate"] for row in round_.folder.read_table("targets").to_pylist()]
     assert rates == pytest.approx(mixed.flatten().tolist())
@@ -197,3 +197,12 @@ def test_an_oracle_that_judges_something_else_is_refused(play, spoil):
 
     with pytest.raises(OracleError, match=r"Wrong returned preferences .* it must be \(3, 4, 4\) with self_play=True"):
         play(oracle=Wrong())
+
+
+def test_an_engine_that_forgets_a_prompt_is_named(play):
+    class Forgetful(SeedEngine):
+        def generate(self, prompts, seeds_BK):
+            return super().generate(prompts[1:], seeds_BK[1:])
+
+    with pytest.raises(EngineError, match="Forgetful returned responses for 2 prompts, 3 were asked"):
+        play(engine=Forgetful())

@@ -17,13 +17,15 @@ OWN = PreferenceMatrix(
     scores_BK=torch.tensor([[2.0, 1.0, -6.0]]),
 )
 OLDER = PreferenceMatrix(probs_BKJ=torch.tensor([[[1.0, 0.2], [0.9, 0.4], [0.0, 0.0]]]), self_play=False)
-FINISHED = {0: [torch.tensor([True, True, False])], 1: [torch.tensor([False, True])]}
+FINISHED = [torch.tensor([True, True, False])]
+OLDER_FINISHED = [torch.tensor([False, True])]
 
 
 def choose(truncated, weights, matrices=None, finished=None):
     return choose_targets(
-        matrices or {0: OWN, 1: OLDER},
+        matrices or {"previous": OWN, "history/1": OLDER},
         finished or FINISHED,
+        {"previous": finished or FINISHED, "history/1": OLDER_FINISHED},
         weights,
         pairing=All(),
         truncated=truncated,
@@ -52,7 +54,7 @@ def test_every_choice_is_tested():
 @pytest.mark.parametrize("truncated", SELF_PLAY)
 def test_truncated_in_self_play(truncated):
     rows, rates, scores = SELF_PLAY[truncated]
-    (targets,), scores_BK = choose(truncated, {0: 1.0})
+    (targets,), scores_BK = choose(truncated, {"previous": 1.0})
     assert targets.rows == rows
     assert all(set(pair) <= set(rows) for pair in targets.pairs)
     assert targets.win_rate_K.tolist() == pytest.approx(rates, nan_ok=True)
@@ -61,7 +63,7 @@ def test_truncated_in_self_play(truncated):
 
 @pytest.mark.parametrize("truncated", MIXTURE)
 def test_truncated_against_a_mixture(truncated):
-    (targets,), _ = choose(truncated, {0: 0.5, 1: 0.5})
+    (targets,), _ = choose(truncated, {"previous": 0.5, "history/1": 0.5})
     assert targets.win_rate_K.tolist() == pytest.approx(MIXTURE[truncated], nan_ok=True)
 
 
@@ -70,10 +72,18 @@ def test_prompts_may_have_different_numbers_of_responses():
         probs_BKJ=torch.stack([OWN.probs_BKJ[0], torch.tensor([[0.5, 0.8, 0.5], [0.2, 0.5, 0.5], [0.5] * 3])]),
         judged_BKJ=torch.stack([torch.ones(3, 3), torch.tensor([[1, 1, 0], [1, 1, 0], [0, 0, 0]])]).bool(),
     )
-    finished = {0: [torch.tensor([True, True, True]), torch.tensor([True, True])]}
+    finished = [torch.tensor([True, True, True]), torch.tensor([True, True])]
     for truncated in SELF_PLAY:
-        (three, pair), scores_BK = choose(truncated, {0: 1.0}, {0: two}, finished)
+        (three, pair), scores_BK = choose(truncated, {"previous": 1.0}, {"previous": two}, finished)
         assert (len(three.win_rate_K), three.rows) == (3, (0, 1, 2))
         assert (pair.win_rate_K.tolist(), pair.rows) == ([pytest.approx(0.8), pytest.approx(0.2)], (0, 1))
         assert pair.pairs == ((0, 1),)
         assert scores_BK is None
+
+
+def test_without_self_play_the_higher_win_rate_is_chosen_and_nobody_knows_by_how_much():
+    (targets,), scores_BK = choose("keep", {"history/1": 1.0}, {"history/1": OLDER})
+    assert targets.win_rate_K.tolist() == pytest.approx([0.6, 0.65, 0.0])
+    assert set(targets.pairs) == {(1, 0), (1, 2), (0, 2)}
+    assert all(math.isnan(prob) for prob in targets.pair_probs)
+    assert scores_BK is None

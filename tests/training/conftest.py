@@ -60,7 +60,7 @@ def one_fit(root: Path, policy: Path, batches: Sequence[Any], *, log_every_n_ste
     from lightning.pytorch.loggers import Logger
 
     from sppo_lightning.training.module import PolicyModule
-    from sppo_lightning.training.schedules import Position
+    from sppo_lightning.training.schedule import Position
 
     seen = SimpleNamespace(gradients=[], logged={}, module=None)
 
@@ -86,10 +86,13 @@ def one_fit(root: Path, policy: Path, batches: Sequence[Any], *, log_every_n_ste
             return iter(batches)
 
     class Batches(LightningDataModule):
-        epochs_per_round, first_round, stop_after = 1, 0, None
+        epochs_per_round, first_round, stop_after, export_every, max_pack_tokens = 1, 0, None, 1, 8192
+
+        def exports_after(self, round_index):
+            return True
 
         def position(self, epoch):
-            return Position(round=0, epoch=0, last_epoch=True)
+            return Position(round=0, epoch=0, last_epoch=True, phase_ends=True)
 
         def train_dataloader(self):
             return Steps()

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from sppo_lightning.errors import ConfigError, DataError, RunFolderError
 from sppo_lightning.io import carriers
-from sppo_lightning.objectives import DPO, EGPO, HTMNPO, KTO, ONPO, SPPO, NashMD
+from sppo_lightning.objectives import DPO, SPPO
 from sppo_lightning.selfplay.official import export_round
 from sppo_lightning.selfplay.pairing import All, BestWorst
 from sppo_lightning.training.data import SelfPlayDataModule
@@ -155,13 +155,6 @@ def no_model(monkeypatch):
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", refuse)
 
 
-@pytest.mark.parametrize("objective", [KTO(), EGPO(), NashMD()], ids=lambda objective: type(objective).__name__)
-def test_an_objective_that_waits_for_more_than_a_round_offers(tiny, policy_folder, tmp_path, no_model, objective):
-    run = tiny.make_run(tmp_path, policy_folder, module_args={"objective": objective})
-    with pytest.raises(ConfigError, match=r"model\.objective: \w+ cannot be trained by fit yet, it needs"):
-        run.fit()
-
-
 def test_a_small_file_gives_what_it_has(tmp_path, tiny):
     path = tmp_path / "five.txt"
     path.write_text("\n".join(f"w1 w{b}" for b in range(2, 7)))
@@ -172,13 +165,6 @@ def test_a_small_file_gives_what_it_has(tmp_path, tiny):
     (tmp_path / "one.txt").write_text("w1")
     with pytest.raises(ConfigError, match="too few to train on some and hold out others"):
         split(str(tmp_path / "one.txt"), tiny)
-
-
-@pytest.mark.parametrize("objective", [ONPO(), HTMNPO()], ids=lambda objective: type(objective).__name__)
-def test_an_objective_that_no_round_can_serve(tiny, policy_folder, tmp_path, no_model, objective):
-    run = tiny.make_run(tmp_path, policy_folder, module_args={"objective": objective})
-    with pytest.raises(ConfigError, match=r"and no model\.schedule here trains one"):
-        run.fit()
 
 
 @pytest.mark.parametrize(

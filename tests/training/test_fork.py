@@ -91,6 +91,23 @@ def test_verdicts_are_shared_between_equal_oracles_only(finished_run, tmp_path, 
     assert not (run.round(1).path / "targets.parquet").exists()
 
 
+@pytest.mark.parametrize(("opponent", "shared"), [("TheSame", True), ("Another", False)])
+def test_opponents_and_verdicts_against_them_are_shared_between_equal_opponents_only(
+    finished_run, tmp_path, opponent, shared
+):
+    before = finished_run.module.run_folder.state
+    assert (finished_run.module.run_folder.round(1).path / "opponents").is_dir(), "the example must have opponents"
+    source = with_config(finished_run.root, **{"data.init_args.opponent.class_path": "TheSame"})
+    try:
+        run = with_config(tmp_path, **{"data.init_args.opponent.class_path": opponent})
+        Fork.parse(f"{source}@round_001", 2).link(run)
+    finally:
+        source.update(config=before.get("config", {}))
+    folder = run.round(1).path
+    assert (folder / "opponents").is_dir() == shared
+    assert {path.name for path in folder.glob("preferences/*/*")} == ({"self", "history_1"} if shared else {"self"})
+
+
 def test_another_start_policy_is_refused(finished_run, tmp_path):
     run = with_config(tmp_path, **{"model.init_args.policy": "elsewhere"})
     with pytest.raises(ConfigError, match="a fork has its source's start policy"):

@@ -149,11 +149,12 @@ def test_a_stored_policy_is_loaded_when_it_is_asked_and_let_go(tiny, policy_fold
 
 def test_policies_by_their_place_in_the_run(finished_run):
     policies = ReachablePolicies(finished_run.module, 3)
-    assert policies.at_lag(0).model is finished_run.module.policy
-    assert [policies.at_lag(lag).name for lag in range(4)] == ["round_002", "round_001", "round_000", "start"]
-    newest = policies.at_lag(1)
+    assert policies.named("previous").model is policies.named("current").model is finished_run.module.policy
+    names = ["previous", "history/1", "history/2", "history/3", "anchor"]
+    assert [policies.named(name).name for name in names] == ["round_002", "round_001", "round_000", "start", "start"]
+    newest = policies.named("history/1")
     _ = newest.model
-    assert policies.at_lag(1) is newest
+    assert policies.named("history/1") is newest
     policies.start()
     assert newest._model is None, "one stored policy in memory at a time"
 

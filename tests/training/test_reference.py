@@ -6,7 +6,8 @@ from transformers import AutoModelForCausalLM
 
 from sppo_lightning.errors import ConfigError
 from sppo_lightning.objectives import GPO
-from sppo_lightning.training.reference import existing_policies, lag_of
+from sppo_lightning.training.reference import existing_policies
+from sppo_lightning.training.schedules import PlayThenTrain
 
 POLICY_OF = {
     # (round, name) -> the policy, by its export; None is the start
@@ -92,22 +93,22 @@ def test_the_oracle_s_scores_reach_the_objective(finished_run):
     assert seen <= expected
 
 
-@pytest.mark.parametrize(("name", "lag"), [("previous", 0), ("history/1", 1), ("history/12", 12), ("anchor", None)])
-def test_lags(name, lag):
-    assert lag_of(name) == lag
-
-
-@pytest.mark.parametrize("name", ["auxiliary", "player/1", "prevous"])
-def test_a_policy_that_no_round_makes_is_refused(name):
-    with pytest.raises(ConfigError, match=f"'{name}', and no model.schedule here trains one"):
-        existing_policies(("previous", name), 5)
+@pytest.mark.parametrize(
+    ("name", "way_out"),
+    [("auxiliary", "Set model.schedule TwoFits"), ("player/1", "Set model.schedule Players"), ("prevous", "There are")],
+)
+def test_a_policy_that_no_phase_trains_is_refused(name, way_out):
+    with pytest.raises(
+        ConfigError, match=f"'{name}', and model.schedule PlayThenTrain has none of that name. {way_out}"
+    ):
+        existing_policies(("previous", name), PlayThenTrain(), 0, 5)
 
 
 def test_a_history_reaches_back_to_the_start_and_no_further():
     needs = ("anchor", "previous", "history/1", "history/3")
-    assert existing_policies(needs, 0) == ("anchor", "previous")
-    assert existing_policies(needs, 2) == ("anchor", "previous", "history/1")
-    assert existing_policies(needs, 3) == needs
+    assert existing_policies(needs, PlayThenTrain(), 0, 0) == ("anchor", "previous")
+    assert existing_policies(needs, PlayThenTrain(), 0, 2) == ("anchor", "previous", "history/1")
+    assert existing_policies(needs, PlayThenTrain(), 0, 3) == needs
 
 
 def test_gpo_regresses_onto_the_oracle_s_scores(tiny, policy_folder, tmp_path):

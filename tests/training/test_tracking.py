@@ -290,6 +290,21 @@ def test_how_a_run_ended_is_told(folder, tmp_path, exception, leaves, ended):
     assert status(logger) == ended
 
 
+def test_figures_added_from_outside_leave_the_run_as_it_was(folder):
+    own = RunLogger(folder)
+    own.log_metrics({"gap/best_of_n": 0.3}, step=2)
+    own.finalize("failed")
+    ended = own.experiment.get_run(own.run_id).info
+    for _ in range(2):
+        other = RunLogger(folder, run_id=own.run_id)
+        other.leave()  # before anything is logged there is nothing to set back
+        other.log_metrics({"gap/exploiter": 0.4}, step=2)
+        other.leave()
+    info = own.experiment.get_run(own.run_id).info
+    assert (info.status, info.end_time) == ("FAILED", ended.end_time)
+    assert history(own, "gap/exploiter") == [(2, 0.4)]
+
+
 def test_parameters_are_logged_once_under_the_configurations_keys(folder, recwarn):
     logger = RunLogger(folder)
     config = {"model": {"objective": {"class_path": "SPPO", "init_args": {"eta": 1000.0}}}, "seed_everything": 1}
@@ -497,3 +512,20 @@ def test_run_page_of_a_server():
         "",
         "https://***@mlflow.example.org/#/experiments/1/runs/ab12?workflowType=machine_learning",
     )
+
+
+def test_prompts_are_one_input_of_the_run_without_credentials(folder):
+    logger = RunLogger(folder)
+    for _ in range(2):  # as after a resume
+        logger.log_prompts(
+            "training",
+            source="https://me:PLANTED@data.example.org/prompts.jsonl",
+            digest="ab" * 32,
+            counts={"training": 90, "held out": 10},
+        )
+    (entry,) = logger.experiment.get_run(logger.run_id).inputs.dataset_inputs
+    assert entry.dataset.name == "prompts.jsonl"
+    assert ("ab" * 32).startswith(entry.dataset.digest)
+    assert json.loads(entry.dataset.profile) == {"training": 90, "held out": 10}
+    assert json.loads(entry.dataset.source) == {"uri": "https://***@data.example.org/prompts.jsonl"}
+    assert [(tag.key, tag.value) for tag in entry.tags] == [("mlflow.data.context", "training")]
