@@ -31,16 +31,36 @@ def bradley_terry_scores(probs_NN: Array, log_weights_N: Array) -> Array:
         [..., N] scores in nats with weighted mean 0.
     """
     weights = softmax(log_weights_N, axis=-1)
-    scores = np.zeros(np.broadcast_shapes(probs_NN.shape[:-1], weights.shape))
+    return _newton(probs_NN, np.broadcast_to(weights[..., None, :], probs_NN.shape), weights)
+
+
+def bradley_terry_scores_of_pairs(probs_NN: Array, weights_NN: Array) -> Array:
+    """As `bradley_terry_scores`, with a weight of each pair: the fit of comparisons that several policies made.
+
+    Args:
+        probs_NN: [..., N, N].
+        weights_NN: [..., N, N] symmetric and not negative, how often each pair was compared; every response must be
+            connected to every other by pairs of a weight above 0.
+
+    Returns:
+        [..., N] scores in nats with mean 0.
+    """
+    shares = weights_NN / weights_NN.sum(axis=-1, keepdims=True)
+    return _newton(probs_NN, shares, np.full(probs_NN.shape[:-1], 1 / probs_NN.shape[-1]))
+
+
+def _newton(probs_NN: Array, shares_NN: Array, weights_N: Array) -> Array:
+    """Solves sum_j shares_ij (P_ij - sigmoid(s_i - s_j)) = 0 for every i, with sum_i weights_i s_i = 0."""
+    scores = np.zeros(np.broadcast_shapes(probs_NN.shape[:-1], weights_N.shape))
     identity = np.eye(probs_NN.shape[-1])
     for _ in range(_MAX_NEWTON_STEPS):
         fit = expit(scores[..., :, None] - scores[..., None, :])
-        residual = ((probs_NN - fit) * weights[..., None, :]).sum(axis=-1)
+        residual = ((probs_NN - fit) * shares_NN).sum(axis=-1)
         if np.abs(residual).max() < _TOLERANCE:
             return scores
-        curvature = fit * (1 - fit) * weights[..., None, :]
+        curvature = fit * (1 - fit) * shares_NN
         # Minus the residual's Jacobian. Adding the weights to every row fixes the free constant: sum_i w_i s_i = 0.
-        jacobian = identity * curvature.sum(axis=-1, keepdims=True) - curvature + weights[..., None, :]
+        jacobian = identity * curvature.sum(axis=-1, keepdims=True) - curvature + weights_N[..., None, :]
         step = np.linalg.solve(jacobian, residual[..., None])[..., 0]
         # Where score differences move by d, the logistic loss's curvature changes by at most e^d. A step shortened to
         # log(1 + d) / d therefore always descends, and full steps remain near the optimum.

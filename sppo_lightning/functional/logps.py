@@ -102,7 +102,22 @@ class TokenRows:
 
 
 def response_logps(model: nn.Module, batch: TokenRows) -> Tensor:
-    """Sums log pi(response | prompt) over the tokens of each response, the terminator included.
+    """Sums log pi(response | prompt) over the tokens of each response, the terminator included; see `token_logps`.
+
+    Args:
+        model: a transformers causal language model.
+        batch: R rows.
+
+    Returns:
+        [R] float32 nats on the model's device, with gradient where autograd is on. An empty response gives 0.
+    """
+    # Row by row rather than over the padded rectangle: the order of the additions then does not depend on the padding,
+    # and no atomic additions are involved.
+    return torch.stack([logps.sum() for logps in token_logps(model, batch)])
+
+
+def token_logps(model: nn.Module, batch: TokenRows) -> tuple[Tensor, ...]:
+    """Log pi(token | prompt and tokens before it) of every response token, the terminator included.
 
     The model's own forward runs, so whatever it does after its head (Gemma's soft-capping, Cohere's and Granite's
     scaling) is in the result, and wrappers around the model see an ordinary call. A hook on the head keeps prompt and
@@ -120,7 +135,7 @@ def response_logps(model: nn.Module, batch: TokenRows) -> Tensor:
         batch: R rows. They run as one rectangle; bound it with `split_rows`.
 
     Returns:
-        [R] float32 nats on the model's device, with gradient where autograd is on. An empty response gives 0.
+        [R][T] float32 nats on the model's device, with gradient where autograd is on.
     """
     device = next(model.parameters()).device
     padded = batch.to_padded(pad_id=0).to(device)
@@ -134,9 +149,7 @@ def response_logps(model: nn.Module, batch: TokenRows) -> Tensor:
             for chunk, targets in zip(logits_NV.split(_LOGIT_ROWS), padded.targets_N.split(_LOGIT_ROWS), strict=True)
         ]
     )
-    # Row by row rather than over the padded rectangle: the order of the additions then does not depend on the padding,
-    # and no atomic additions are involved.
-    return torch.stack([logps.sum() for logps in logps_N.split([len(response) for response in batch.response_ids])])
+    return logps_N.split([len(response) for response in batch.response_ids])
 
 
 @contextmanager

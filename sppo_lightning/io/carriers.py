@@ -56,6 +56,7 @@ PAIRS = pa.schema(
         "weight": pa.float32(),
     }
 )
+DRAWS = pa.schema({"prompt_id": pa.string(), "win_rates": pa.list_(pa.float32())})
 LOGPS = pa.schema({"prompt_id": pa.string(), "candidate": pa.int16(), "logp": pa.float32()})
 
 
@@ -194,6 +195,17 @@ def targets_tables(
                 }
             )
     return pa.Table.from_pylist(rows, TARGETS), pa.Table.from_pylist(pairs, PAIRS)
+
+
+def draws_table(prompts: Sequence[Prompt], win_rate_BD: Tensor) -> pa.Table:
+    """One row a prompt: the win rates of its further draws of pi_t, NaN where one was not judged."""
+    return pa.Table.from_pylist(
+        [
+            {"prompt_id": prompt.prompt_id, "win_rates": rates}
+            for prompt, rates in zip(prompts, win_rate_BD.tolist(), strict=True)
+        ],
+        DRAWS,
+    )
 
 
 def targets_from(prompts: Sequence[Prompt], rows: pa.Table, pairs: pa.Table) -> list[Targets]:

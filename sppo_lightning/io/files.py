@@ -144,6 +144,25 @@ def sweep_temporaries(folder: str | Path) -> list[Path]:
     return sorted(removed)
 
 
+def link(source: Path, target: Path) -> None:
+    """A hard link: finished files never change; a copy where the two lie on different file systems."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def link_tree(source: Path, target: Path) -> None:
+    """Hard links of every file of a folder, in a new folder; its parent folders are made."""
+    target.mkdir(parents=True, exist_ok=True)
+    for path in sorted(source.rglob("*")):
+        destination = target / path.relative_to(source)
+        if path.is_dir():
+            destination.mkdir()
+        else:
+            link(path, destination)
+
+
 def sha256_of(path: str | Path) -> str:
     """The SHA-256 of a file's bytes, as 64 hexadecimal digits.
 

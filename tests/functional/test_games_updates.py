@@ -13,6 +13,7 @@ from sppo_lightning.functional.regularised_games import regularised_equilibrium
 from sppo_lightning.functional.tabular import ONPO, SPPO, TabularMethod, hedge_bound, normalise, play
 from sppo_lightning.functional.tabular_dpo import IterativeDPO, OfflineDPO
 from sppo_lightning.functional.tabular_regularised import EGPO, INPO, MPO, TDMNPO, NashMD, OnlineIPO
+from sppo_lightning.functional.tabular_reward import IterativeRewardModel
 
 EVEN, UNEVEN = (0.9, 0.9, 0.9), (0.9, 0.7, 0.8)
 
@@ -123,6 +124,7 @@ ALL_METHODS = [
     OnlineIPO(0.1),
     IterativeDPO(1.0),
     OfflineDPO(1.0),
+    IterativeRewardModel(0.5),
 ]
 
 

@@ -23,7 +23,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from sppo_lightning.functional.logps import TokenRows, response_logps, split_rows
+from sppo_lightning.functional.logps import TokenRows, response_logps, split_rows, token_logps
 
 VOCAB = 60
 SHAPE = {
@@ -217,3 +217,16 @@ def test_split_rows_fills_batches_with_neighbours_in_length():
     assert split_rows([2, 9, 3, 8], max_padded_tokens=18) == [[1, 3], [2, 0]]
     assert split_rows([4, 4, 4], max_padded_tokens=8) == [[0, 1], [2]], "equal lengths keep their order"
     assert split_rows([30, 2], max_padded_tokens=8) == [[0], [1]], "a row over the budget is alone"
+
+
+@torch.no_grad()
+def test_token_logps_are_those_of_each_token_and_sum_to_the_response_s():
+    torch.manual_seed(0)
+    model = llama().eval()
+    rows = TokenRows(prompt_ids=[[1, 5, 9], [1, 7]], response_ids=[[4, 2], [8, 8, 2]])
+    for prompt, response, logps, total in zip(
+        rows.prompt_ids, rows.response_ids, token_logps(model, rows), response_logps(model, rows), strict=True
+    ):
+        expected = model(torch.tensor([[*prompt, *response]])).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+        assert torch.allclose(logps, expected[torch.arange(len(response)), response], atol=1e-5)
+        assert torch.equal(logps.sum(), total)
