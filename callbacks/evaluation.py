@@ -6,9 +6,11 @@ import time
 
 import lightning.pytorch as pl
 import torch
+from sppo_lightning.callbacks.held_out import held_out_bank, member_of_round
 from sppo_lightning.callbacks.round_end import RoundEndCallback, log_metrics, self_play_data
 
-from sppo_lightning.evaluation.held_out import comparisons, held_out_responses
+from sppo_lightning.evaluation.contestants import Contestant
+from sppo_lightning.evaluation.verdicts import Samples, VerdictBank, win_rates_by_prompt
 from sppo_lightning.functional.intervals import win_rate_interval
 from sppo_lightning.functional.logps import TokenRows
 from sppo_lightning.io.files import read_json, write_json_atomic
@@ -32,7 +34,7 @@ class HeldOutEvaluation(RoundEndCallback):
         oracle: another judge than the one trained on; a policy may learn to please that one alone.
     """
 
-    def __init__(self, num_samples: int = 4, oracle: PreferenceOracle | None = None) -> None:
+    def __init__(self, num_samples: int = 8, oracle: PreferenceOracle | None = None) -> None:
         self.num_samples = num_samples
         self.oracle = oracle
 
@@ -41,7 +43,8 @@ class HeldOutEvaluation(RoundEndCallback):
         assert isinstance(pl_module, PolicyModule)
         before_any_training = pl_module.rounds_finished == 0 and trainer.global_step == 0
         if self_play_data(trainer).held_out_prompts and before_any_training:
-            self._responses(trainer, pl_module, 0, ReachablePolicies(pl_module, 0))
+            bank = held_out_bank(trainer, pl_module, ReachablePolicies(pl_module, 0))
+            bank.responses(Contestant.of(member_of_round(pl_module, 0)), self.num_samples)
 
     def on_round_end(self, trainer: pl.Trainer, module: PolicyModule, round_index: int) -> None:
         """See the class."""
@@ -55,39 +58,26 @@ class HeldOutEvaluation(RoundEndCallback):
     def _measure(self, trainer: pl.Trainer, module: PolicyModule, round_index: int) -> dict[str, float]:
         began = time.perf_counter()
         policies = ReachablePolicies(module, round_index + 1)
+        bank = held_out_bank(trainer, module, policies)
+        verdicts = VerdictBank(bank, self.oracle or self_play_data(trainer).oracle)
         new, previous, start = (
-            self._responses(trainer, module, index, policies) for index in (round_index + 1, round_index, 0)
+            Samples(member=member_of_round(module, index), count=self.num_samples)
+            for index in (round_index + 1, module.run_folder.last_exported(round_index), 0)
         )
-        oracle = self.oracle or self_play_data(trainer).oracle
         metrics: dict[str, float] = {}
         for name, opponent in (("start", start), ("previous", previous)):
-            interval = win_rate_interval(comparisons(oracle, new, opponent))
+            interval = win_rate_interval(win_rates_by_prompt(verdicts.compare(new, opponent)))
             metrics[f"round/win_rate_vs_{name}"] = interval.estimate
             metrics[f"round/win_rate_vs_{name}_low"] = interval.low
             metrics[f"round/win_rate_vs_{name}_high"] = interval.high
-        oracle.close()
         sampling = self_play_data(trainer).engine.sampling
         if (sampling.temperature, sampling.top_p, sampling.top_k) == (1.0, 1.0, 0):
-            metrics["round/kl_to_start"] = self._kl(trainer, module, new, policies)
+            metrics["round/kl_to_start"] = self._kl(
+                trainer, module, bank.responses(Contestant.of(new.member), self.num_samples), policies
+            )
         policies.close()
         metrics["time/evaluate"] = time.perf_counter() - began
         return metrics
-
-    def _responses(
-        self, trainer: pl.Trainer, module: PolicyModule, round_index: int, policies: ReachablePolicies
-    ) -> Candidates:
-        """Held-out responses of the policy that plays round `round_index`."""
-        data = self_play_data(trainer)
-        return held_out_responses(
-            module.run_folder.evaluation(policy_name(round_index)),
-            policy=policies.of_round(round_index),
-            engine=data.engine,
-            prompts=data.held_out_prompts,
-            prompt_token_ids=data.held_out_token_ids,
-            num_samples=self.num_samples,
-            seed=data.seed,
-            progress=data.progress,
-        )
 
     def _kl(
         self, trainer: pl.Trainer, module: PolicyModule, responses: Candidates, policies: ReachablePolicies

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import lightning.pytorch as pl
 
 from sppo_lightning.training.data import SelfPlayDataModule
@@ -12,7 +10,7 @@ from sppo_lightning.training.tracking import RunLogger
 
 
 class RoundEndCallback(pl.Callback):
-    """Calls `on_round_end` after the last epoch of a round, when pi_{t+1} is exported and before the checkpoint.
+    """Calls `on_round_end` after the last epoch of a round whose pi_{t+1} is exported, before the checkpoint.
 
     A kill in between has it called again after the restart, so it must be able to meet its own earlier output.
     """
@@ -21,7 +19,7 @@ class RoundEndCallback(pl.Callback):
         """See the class."""
         assert isinstance(pl_module, PolicyModule)
         position = pl_module.position
-        if position.last_epoch:
+        if position.last_epoch and self_play_data(trainer).exports_after(position.round):
             self.on_round_end(trainer, pl_module, position.round)
 
     def on_round_end(self, trainer: pl.Trainer, module: PolicyModule, round_index: int) -> None:
@@ -47,6 +45,17 @@ def run_loggers(trainer: pl.Trainer) -> list[RunLogger]:
     return [logger for logger in trainer.loggers if isinstance(logger, RunLogger) and trainer.is_global_zero]
 
 
-def rounds_so_far(data: SelfPlayDataModule, module: PolicyModule, last: int) -> list[dict[str, Any]]:
-    """The manifests of this run's rounds up to `last`."""
-    return [module.run_folder.round(index).manifest for index in range(data.first_round, last + 1)]
+def rounds_so_far(data: SelfPlayDataModule, module: PolicyModule, last: int) -> list[dict[str, float]]:
+    """What was measured of this run's rounds up to `last`; the costs and seconds of a round's phases are summed."""
+    rounds = []
+    for index in range(data.first_round, last + 1):
+        phases = [
+            module.run_folder.round(index, phase).manifest["metrics"] for phase in range(len(module.schedule.phases))
+        ]
+        measured = dict(phases[0])
+        for metrics in phases[1:]:
+            for name, value in metrics.items():
+                if name.startswith(("cost/", "time/")):
+                    measured[name] += value
+        rounds.append(measured)
+    return rounds

@@ -37,7 +37,7 @@ class RoundMetrics(RoundEndCallback):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Starts the clock again, behind what came between two epochs."""
         assert isinstance(pl_module, PolicyModule)
-        if pl_module.position.first_epoch:
+        if pl_module.position.first_epoch and pl_module.position.phase == 0:
             self._train_seconds = 0.0
         self._counted_until = time.perf_counter()
 
@@ -64,11 +64,11 @@ class RoundMetrics(RoundEndCallback):
         """See the class."""
         path = module.run_folder.evaluation(policy_name(round_index + 1)) / "round.json"
         if trainer.is_global_zero and not path.is_file():
-            manifests = rounds_so_far(self_play_data(trainer), module, round_index)
-            metrics = dict(manifests[-1]["metrics"]) | {"time/train": self._train_seconds}
+            rounds = rounds_so_far(self_play_data(trainer), module, round_index)
+            metrics = rounds[-1] | {"time/train": self._train_seconds}
             for name in metrics:
                 if name.startswith("cost/"):
-                    metrics[name] = sum(manifest["metrics"][name] for manifest in manifests)
+                    metrics[name] = sum(measured[name] for measured in rounds)
             write_json_atomic(path, metrics, kind="round_metrics")
         trainer.strategy.barrier()
         log_metrics(trainer, read_json(path), step=round_index)

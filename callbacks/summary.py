@@ -5,10 +5,11 @@ from __future__ import annotations
 import textwrap
 
 import lightning.pytorch as pl
+from sppo_lightning.callbacks.report import REPORT_FILE, RunReport
 from sppo_lightning.callbacks.round_end import RoundEndCallback, run_loggers, self_play_data
 
+from sppo_lightning.evaluation.responses import stored_responses
 from sppo_lightning.io.files import read_json
-from sppo_lightning.io.tables import read_table
 from sppo_lightning.training.module import PolicyModule
 from sppo_lightning.training.run_folder import policy_name
 from sppo_lightning.training.tracking_uri import run_page
@@ -46,13 +47,20 @@ class RunSummary(RoundEndCallback):
         last = pl_module.rounds_finished - 1
         if not trainer.is_global_zero or last < data.first_round:
             return
+        print()
         if data.held_out_prompts:
-            print(f"\nOn {len(data.held_out_prompts)} held-out prompts: win rates with 95 % intervals, KL in nats.")
+            print(f"On {len(data.held_out_prompts)} held-out prompts: win rates with 95 % intervals, KL in nats;")
+        print("tokens, truncated, duplicate: of the round's training responses.")
         print(HEADER)
         for index in range(data.first_round, last + 1):
             print(_line(pl_module, index))
         self._print_examples(trainer, pl_module)
         print(f"\nThe trained policy is a Hugging Face folder: {pl_module.run_folder.export(last)}")
+        report = pl_module.run_folder.path / REPORT_FILE
+        # The callback that writes it may come behind this one. Lightning sets `callbacks` from outside the class.
+        members: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        if report.is_file() or any(isinstance(member, RunReport) for member in members):
+            print(f"report: {report}")
         for logger in run_loggers(trainer):
             page = run_page(logger.tracking_uri, logger.experiment_id, logger.run_id)
             if page.command:
@@ -61,14 +69,12 @@ class RunSummary(RoundEndCallback):
 
     def _print_examples(self, trainer: pl.Trainer, module: PolicyModule) -> None:
         run = module.run_folder
-        before = run.evaluation("start") / "responses.parquet"
-        after = run.evaluation(policy_name(module.rounds_finished)) / "responses.parquet"
-        if not before.is_file() or not after.is_file():
-            return
         first_answers = [
-            {row["prompt_id"]: row["text"] for row in read_table(path).to_pylist() if row["candidate"] == 0}
-            for path in (before, after)
+            {row["prompt_id"]: row["text"] for row in stored_responses(run.evaluation(policy), 1).to_pylist()}
+            for policy in ("start", policy_name(module.rounds_finished))
         ]
+        if not all(first_answers):
+            return
         for prompt in self_play_data(trainer).held_out_prompts[: self.num_examples]:
             print(f"\nprompt: {_short(prompt.text)}")
             for label, answers in zip(("before", "after "), first_answers, strict=True):

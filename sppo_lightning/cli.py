@@ -1,11 +1,15 @@
-"""The `fit` verb: LightningCLI in subclass mode, our classes as defaults, and the loop's rules enforced."""
+"""The `fit` verb: LightningCLI in subclass mode, our classes as defaults, and the loop's rules enforced.
+
+The verbs that measure, in `cli_verbs`, are subclasses.
+"""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import yaml
@@ -18,7 +22,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 import sppo_lightning.callbacks
 import sppo_lightning.engines
 import sppo_lightning.objectives
-import sppo_lightning.oracles  # noqa: F401
+import sppo_lightning.oracles
+import sppo_lightning.training.reward_model  # noqa: F401
 from sppo_lightning.cli_errors import CommandLine, explain
 from sppo_lightning.cli_files import read_config_files
 from sppo_lightning.cli_help import USAGE
@@ -34,13 +39,26 @@ from sppo_lightning.training.module import PolicyModule
 from sppo_lightning.training.run_folder import RunFolder
 from sppo_lightning.training.tracking import RunLogger
 
-DEFAULT_CALLBACKS = ("RoundProgress", "RoundMetrics", "HeldOutEvaluation", "SampleTable", "ModelCard", "RunSummary")
+DEFAULT_CALLBACKS = (
+    "RoundProgress",
+    "RoundMetrics",
+    "HeldOutEvaluation",
+    "Gaps",
+    "JudgeInsight",
+    "TextSigns",
+    "TokenRatios",
+    "SampleTable",
+    "ModelCard",
+    "RunReport",
+    "RunSummary",
+)
 
 
 class SelfPlayCLI(LightningCLI):
     """Parses, checks before anything expensive, takes the run folder, and fits."""
 
     run: RunFolder
+    extra_keys: ClassVar[dict[str, Any]] = {}  # key -> type, of a verb's own arguments
 
     def __init__(self, **kwargs: Any) -> None:
         """Runs the whole command, and lets go of the run folder however it ends."""
@@ -88,7 +106,7 @@ class SelfPlayCLI(LightningCLI):
         try:
             self.config = parser.parse_args(args)
         except ArgumentError as error:
-            raise ConfigError(explain(error, _command_line(args))) from None
+            raise ConfigError(explain(error, _command_line(args, self.extra_keys))) from None
         verb = self.config.subcommand
         defaults = {key: self._parser(verb).get_default(f"trainer.{key}") for key in REFUSED}
         check(self.config[verb].as_dict(), defaults)
@@ -106,15 +124,19 @@ class SelfPlayCLI(LightningCLI):
         if model.get("reset_optimizer") == "never" and model.get("lr_schedule") != "constant":
             may_change = may_change - {"data.init_args.num_rounds"}  # the rate falls over the whole run
         self.run.fix_settings(dict(flatten(self._resolved)), may_change)
-        trained, asked = len(list(self.run.path.glob("exports/round_???"))), data.get("num_rounds", 0)
+        trained, asked = self.run.rounds_trained, data.get("num_rounds", 0)
         if self.run.state.get("finished_rounds", 0) >= max(asked, trained, 1):
-            print(f"{self.run} is finished: {trained} rounds are trained and exported. Nothing to do.")
-            print(f"For more rounds: --data.num_rounds {trained + 1}; for a new run: --trainer.default_root_dir DIR")
-            sys.exit(0)
+            self.stop_finished(trained)
         if asked < trained and self.run.has_begun:
             raise ConfigError(
                 f"data.num_rounds = {asked}, but {self.run} has trained {trained} rounds already; give at least that"
             )
+
+    def stop_finished(self, trained: int) -> None:
+        """Ends the command: all of the run's rounds are trained."""
+        print(f"{self.run} is finished: {trained} rounds are trained and exported. Nothing to do.")
+        print(f"For more rounds: --data.num_rounds {trained + 1}; for a new run: --trainer.default_root_dir DIR")
+        sys.exit(0)
 
     def instantiate_classes(self) -> None:
         """Builds what the configuration names; what a constructor refuses is said in the constructor's words."""
@@ -223,9 +245,9 @@ def _is_fixed(key: str) -> bool:
     return not any(key == name or key.startswith(f"{name}.") for name in MAY_CHANGE)
 
 
-def _command_line(args: list[str]) -> CommandLine:
+def _command_line(args: list[str], extra_keys: dict[str, Any]) -> CommandLine:
     sections = {"trainer": Trainer, "model": PolicyModule, "data": SelfPlayDataModule}
-    values = {"seed_everything": int, "cpu_threads": int | None}
+    values = {"seed_everything": int, "cpu_threads": int | None, **extra_keys}
     known_keys = [f"{section}.{name}" for section, owner in sections.items() for name in parameters(owner)]
     return CommandLine(
         verb=args[0],
@@ -245,12 +267,13 @@ def _refusal(error: BaseException) -> BaseException:
     return ConfigError(f"a class of the configuration refuses its arguments: {' '.join(str(error).split())}")
 
 
-def main(verb: str, argv: list[str]) -> int:
+def main(verb: str, argv: list[str], command: Callable[..., SelfPlayCLI] | None = None) -> int:
     """Runs a Trainer verb.
 
     Args:
-        verb: "fit".
+        verb: "fit", "validate", "test" or "predict".
         argv: its arguments, as `cli_files.rewrite` spells them.
+        command: a verb's own way of running it. Not set: the verb's class.
 
     Raises:
         SPPOError: in words for the person at the terminal.
@@ -258,7 +281,8 @@ def main(verb: str, argv: list[str]) -> int:
     quieten()
     # In full: an abbreviation would be a second name for a key, and a misspelling could be one.
     parser_kwargs: dict[str, Any] = {"prog": "python -m sppo_lightning", "exit_on_error": False, "allow_abbrev": False}
-    SelfPlayCLI(
+    usage = {"usage": USAGE.format(verb=verb), "description": "The Trainer's keys:"}
+    (command or _command(verb))(
         model_class=PolicyModule,
         datamodule_class=SelfPlayDataModule,
         subclass_mode_model=True,
@@ -266,7 +290,15 @@ def main(verb: str, argv: list[str]) -> int:
         save_config_callback=None,
         auto_configure_optimizers=False,
         load_from_checkpoint_support=False,
-        parser_kwargs={**parser_kwargs, verb: {**parser_kwargs, "usage": USAGE, "description": "The Trainer's keys:"}},
+        parser_kwargs={**parser_kwargs, verb: {**parser_kwargs, **usage}},
         args=[verb, *argv],
     )
     return 0
+
+
+def _command(verb: str) -> type[SelfPlayCLI]:
+    if verb == "fit":
+        return SelfPlayCLI
+    from sppo_lightning.cli_verbs import VERBS  # which are subclasses of this module's
+
+    return VERBS[verb]

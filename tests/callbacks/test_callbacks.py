@@ -11,9 +11,9 @@ from sppo_lightning.callbacks.round_end import RoundEndCallback
 from transformers import AutoModelForCausalLM
 
 from sppo_lightning import callbacks
+from sppo_lightning.evaluation.responses import stored_responses
 from sppo_lightning.functional.intervals import win_rate_interval
 from sppo_lightning.io.carriers import candidates_from
-from sppo_lightning.io.tables import read_table
 from sppo_lightning.objectives import SPPO
 from sppo_lightning.oracles import StyleGame
 
@@ -23,10 +23,34 @@ INTERVALS = {
 }
 
 
+INSIGHT = {
+    "round/cyclic_share",
+    "round/curl_share",
+    "round/tie_share",
+    "round/winner_tokens",
+    "round/loser_tokens",
+    "round/empty_share",
+    "round/refusal_share",
+    "round/repetition_share",
+    "round/safe_but_empty",
+    "round/length_correlation",
+    "round/winner_log_ratio",
+    "round/loser_log_ratio",
+    "round/silent_share",
+    "round/self_bleu",
+    "round/cross_bleu",
+    "round/held_out_tokens",
+}
+
+
+GAPS = {f"gap/{name}{of}" for name in ("checkpoints", "best_of_n") for of in ("", "_mixture")}
+AVERAGE = {"gap/best_of_n_average", "round/win_rate_average_vs_start"}
+
+
 def held_out(run, policy):
     """The stored held-out responses of a policy."""
     return candidates_from(
-        read_table(run.root / "eval" / policy / "responses.parquet"),
+        stored_responses(run.root / "eval" / policy, num_samples=8),
         run.data.held_out_prompts,
         run.data.held_out_token_ids,
         policy=policy,
@@ -50,7 +74,11 @@ def test_every_round_has_these_metrics_once(finished_run):
         "round/duplicate_share",
         "round/skipped_prompts",
         "round/trained_responses",
+        "round/mean_score",
         "round/kl_to_start",
+        *INSIGHT,
+        *GAPS,
+        *AVERAGE,
         "cost/oracle_queries",
         "cost/generated_tokens",
         "time/generate",
@@ -58,6 +86,8 @@ def test_every_round_has_these_metrics_once(finished_run):
         "time/reference",
         "time/train",
         "time/evaluate",
+        "time/average",
+        "time/gaps",
     }
     names = {name for _, metrics in finished_run.logged for name in metrics if not name.startswith("train/")}
     assert names == expected
@@ -206,6 +236,8 @@ def test_the_summary_prints_what_the_files_say(short_run, capsys):
     for label, policy in (("before", "start"), ("after ", "round_000")):
         assert f"{label}: {held_out(run, policy).texts[0][0]}"[:60].strip() in printed
     assert str(run.module.run_folder.export(0)) in printed
+    assert "tokens, truncated, duplicate: of the round's training responses." in printed
+    assert "report:" not in printed  # nobody writes one
 
 
 def test_without_held_out_prompts_there_is_nothing_to_compare(short_run, capsys):
@@ -213,8 +245,10 @@ def test_without_held_out_prompts_there_is_nothing_to_compare(short_run, capsys)
     run = short_run(*ours, held_out=0)
     assert not INTERVALS & {name for _, metrics in run.logged for name in metrics}
     assert "not evaluated" in (run.module.run_folder.export(0) / "README.md").read_text()
-    line = next(line for line in capsys.readouterr().out.splitlines() if line.strip().startswith("0 "))
+    lines = capsys.readouterr().out.splitlines()
+    line = next(line for line in lines if line.strip().startswith("0 "))
     assert line.split()[1:4] == ["-", "-", "-"]
+    assert f"report: {run.root / 'report.html'}" in lines
 
 
 def test_another_judge_may_evaluate(short_run):
