@@ -32,6 +32,7 @@ class TinyRun:
     tables: dict[tuple[str, int], list[dict]] = field(default_factory=dict)
     artifacts: list[str] = field(default_factory=list)
     description: str = ""
+    inputs: list[tuple] = field(default_factory=list)
     batches: dict[int, list[Any]] = field(default_factory=dict)
     steps: list[SimpleNamespace] = field(default_factory=list)
 
@@ -103,6 +104,7 @@ def word_game() -> Any:
     from sppo_lightning.types import PreferenceMatrix
 
     class WordGame(PreferenceOracle):
+        gives_scores = True
         calls = 0
 
         def compare(self, candidates, opponents=None):
@@ -179,6 +181,9 @@ def make_run(root: Path, policy: Path, callbacks: list[Any] | None = None, modul
         def log_artifact_once(self, path, artifact_path=None):
             run.artifacts.append(f"{artifact_path}/{Path(path).name}")
 
+        def log_prompts(self, context, *, source, digest, counts):
+            run.inputs.append((context, source, digest, dict(counts)))
+
         def log_hyperparams(self, params):
             pass
 
@@ -238,7 +243,8 @@ def make_run(root: Path, policy: Path, callbacks: list[Any] | None = None, modul
         accelerator="cpu",
         devices=1,
         default_root_dir=root,
-        max_epochs=(run.data.num_rounds - run.data.first_round) * run.data.epochs_per_round,
+        max_epochs=(run.data.num_rounds - run.data.first_round)
+        * run.module.schedule.epochs_in_round(run.data.epochs_per_round),
         reload_dataloaders_every_n_epochs=1,
         use_distributed_sampler=False,
         enable_checkpointing=False,

@@ -252,7 +252,7 @@ CASES = [
     prompts(
         "long.jsonl", ROW * 3 + ROWS, "tokens, more than data.max_prompt_tokens=3", **{"--data.max_prompt_tokens": "3"}
     ),
-    key("model.objective", "KTO", "model.objective: KTO cannot be trained by fit yet, it needs log-ratios of prompts"),
+    key("model.objective", "ONPO", "model.schedule PlayThenTrain has none of that name. Set model.schedule TwoFits"),
     # --- the policy
     key("model.policy", "./nowhere", "model.policy: no tokenizer can be read from './nowhere'"),
     Case("empty folder", {"--model.policy": "policy"}, ("model.policy: no tokenizer",), {"policy/README.md": b""}),
@@ -372,7 +372,7 @@ def test_a_secret_is_not_repeated_in_an_error(tmp_path, monkeypatch, capfd):
     assert "s3cret" not in shown
 
 
-@pytest.mark.parametrize(("verb", "says"), [("fitt", "did you mean fit?"), ("train", "there are fit, lab")])
+@pytest.mark.parametrize(("verb", "says"), [("fitt", "did you mean fit?"), ("train", "there are fit, validate")])
 def test_an_unknown_verb(verb, says, capfd):
     assert main([verb]) == 2
     assert f"error: {verb!r} is not a verb of sppo_lightning; {says}" in capfd.readouterr().err

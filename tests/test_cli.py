@@ -45,7 +45,7 @@ def chosen(config: dict, root: str, name: str) -> tuple[str, dict]:
 
 def test_a_changed_class_drops_the_old_ones_arguments(config):
     name, arguments = chosen(config(*QUICK_START), "model", "objective")
-    assert (name, set(arguments)) == ("SPPO", {"eta", "log_z"})
+    assert (name, set(arguments)) == ("SPPO", {"eta", "log_z", "num_draws"})
     name, arguments = chosen(
         config(*QUICK_START, "--model.objective", "DPO", "--model.objective.beta", "0.2"), "model", "objective"
     )

@@ -16,6 +16,13 @@ def test_the_quick_start_gets_better(tmp_path, capsys):
     metrics = json.loads((tmp_path / "run/eval/round_003/metrics.json").read_text())
     assert metrics["round/win_rate_vs_start"] > 0.7
     assert metrics["round/win_rate_vs_start_low"] > 0.7
+    for written in (
+        "exports/mixture.json",
+        "report.html",
+        "eval/round_003/gaps.json",
+        "eval/round_003/head_to_head.json",
+    ):
+        assert (tmp_path / "run" / written).is_file()
     shown = capsys.readouterr().out
     for expected in ("round  vs start", "before: ", "after : ", "exports/round_003", "-m mlflow server", "127.0.0.1"):
         assert expected in shown
