@@ -45,5 +45,9 @@ class PreferenceOracle(ABC):
             probs [B, K, K] in self-play, [B, K, J] against opponents, averaged over both orders of presentation.
         """
 
+    def measured(self) -> dict[str, float]:
+        """What judging showed beside the verdicts since the object was made, for the round's metrics."""
+        return {}
+
     def close(self) -> None:  # noqa: B027 - most oracles hold nothing
         """Frees what `compare` loaded. The oracle can be used again afterwards."""

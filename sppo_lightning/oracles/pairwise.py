@@ -1,0 +1,178 @@
+"""The socket for judges that look at one pair of responses at a time: both orders of presentation, then a matrix."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sppo_lightning.errors import OracleError
+from sppo_lightning.oracles.base import PreferenceOracle
+from sppo_lightning.oracles.ragged import check_same_prompts, judged_mask
+from sppo_lightning.types import Candidates, PreferenceMatrix, Prompt
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Two responses to one prompt, in the order in which a judge sees them."""
+
+    prompt: Prompt
+    first: str
+    second: str
+
+    @property
+    def swapped(self) -> Pair:
+        """The same responses in the other order."""
+        return Pair(prompt=self.prompt, first=self.second, second=self.first)
+
+
+class PairwiseOracle(PreferenceOracle):
+    """A judge of single pairs. Subclasses write `prefer_first`, one order of presentation, any number of pairs a call.
+
+    Both orders are asked and averaged, which takes out what a judge gives to a place rather than to a response; how
+    much that was is counted (`measured`). Equal texts get 1/2 without being asked, and so does the diagonal. A pair
+    without a verdict stays unjudged, it is never guessed.
+    """
+
+    def __init__(self) -> None:
+        self._num_pairs = 0
+        self._num_failed = 0
+        self._sum_first = 0.0
+
+    @abstractmethod
+    def prefer_first(self, pairs: Sequence[Pair]) -> Sequence[float | None]:
+        """Judges pairs in the order in which they are shown.
+
+        Args:
+            pairs: N pairs, of any prompts.
+
+        Returns:
+            [N] P(first beats second) in [0, 1]; None where there is no verdict and another try would not give one
+            (an answer that is none, a text too long to be judged).
+
+        Raises:
+            OracleError: judging is not possible now: the judge cannot be reached, or answers nonsense throughout.
+        """
+
+    def judge(self, pairs: Sequence[Pair]) -> list[float | None]:
+        """P(first beats second), averaged over both orders.
+
+        A judge that is symmetric by construction, or averages elsewhere than in probabilities, overrides this.
+
+        Args:
+            pairs: N pairs, of any prompts; the two texts differ.
+
+        Returns:
+            [N]; None where either order got no verdict.
+
+        Raises:
+            OracleError: an answer is not a probability, or their number is wrong; see `prefer_first`, too.
+        """
+        answers = self.prefer_first([*pairs, *(pair.swapped for pair in pairs)])
+        if len(answers) != 2 * len(pairs):
+            raise OracleError(f"{self.name} returned {len(answers)} verdicts for {2 * len(pairs)} ordered pairs")
+        verdicts: list[float | None] = []
+        for pair, as_shown, as_swapped in zip(pairs, answers, answers[len(pairs) :], strict=False):
+            for answer in (as_shown, as_swapped):
+                if answer is not None and not 0 <= answer <= 1:  # NaN is neither
+                    raise OracleError(
+                        f"{self.name} answered {answer} at prompt {pair.prompt.prompt_id}; a verdict is a probability, "
+                        f"in [0, 1]. The pair: {_short(pair.first)} and {_short(pair.second)}"
+                    )
+            if as_shown is None or as_swapped is None:
+                self._num_failed += 1
+                verdicts.append(None)
+            else:
+                self._num_pairs += 1
+                self._sum_first += (as_shown + as_swapped) / 2
+                verdicts.append((as_shown + 1 - as_swapped) / 2)
+        return verdicts
+
+    def compare(self, candidates: Candidates, opponents: Candidates | None = None) -> PreferenceMatrix:
+        """Judges every pair of different texts once; see `judge`."""
+        pairs = AskedPairs(candidates, opponents)
+        return pairs.matrix(self.judge(pairs.unique))
+
+    def measured(self) -> dict[str, float]:
+        """What judging showed since the object was made: numbers for the round's metrics.
+
+        Returns:
+            `position_bias`: mean over pairs of P(the response shown first wins) - 1/2, in [-1/2, 1/2]; 0 is fair.
+            `failed_pairs`: pairs without a verdict.
+        """
+        bias = {"position_bias": self._sum_first / self._num_pairs - 0.5} if self._num_pairs else {}
+        return bias | {"failed_pairs": float(self._num_failed)}
+
+
+class AskedPairs:
+    """The different pairs of texts behind a [B, K, J] matrix, and the way back.
+
+    Args:
+        candidates: the rows.
+        opponents: the columns; None in self-play.
+        wanted_BKJ: only these entries are asked for; of a self-play pair either of its two entries is enough. Default:
+            every entry.
+
+    Attributes:
+        unique: pairs of different texts, no unordered pair of texts of a prompt twice.
+    """
+
+    def __init__(
+        self, candidates: Candidates, opponents: Candidates | None = None, wanted_BKJ: Tensor | None = None
+    ) -> None:
+        self._self_play = opponents is None
+        columns = check_same_prompts(candidates, opponents)
+        self._prompts = candidates.prompts
+        self._exists_BKJ = judged_mask(candidates, columns)
+        self._places: list[tuple[int, int, int, int, bool]] = []  # b, i, j, pair, is it turned round
+        self._equal: list[tuple[int, int, int]] = []
+        self.unique: list[Pair] = []
+        for b, (prompt, rows, cols) in enumerate(zip(self._prompts, candidates.texts, columns.texts, strict=True)):
+            number: dict[tuple[str, str], int] = {}
+            for i, first in enumerate(rows):
+                for j, second in enumerate(cols):
+                    if (self._self_play and i == j) or first == second:
+                        self._equal.append((b, i, j))
+                        continue
+                    mirrored = self._self_play and wanted_BKJ is not None and bool(wanted_BKJ[b, j, i])
+                    if wanted_BKJ is not None and not bool(wanted_BKJ[b, i, j]) and not mirrored:
+                        continue
+                    key = min((first, second), (second, first))
+                    if key not in number:
+                        number[key] = len(self.unique)
+                        self.unique.append(Pair(prompt=prompt, first=key[0], second=key[1]))
+                    self._places.append((b, i, j, number[key], key[0] != first))
+
+    def matrix(self, verdicts: Sequence[float | None]) -> PreferenceMatrix:
+        """Puts the verdicts on `unique` where they belong.
+
+        Args:
+            verdicts: P(first beats second) of each unique pair; None: not judged.
+
+        Raises:
+            OracleError: the number is wrong, or one is not a probability.
+        """
+        if len(verdicts) != len(self.unique):
+            raise OracleError(f"An oracle returned {len(verdicts)} verdicts for {len(self.unique)} pairs")
+        probs_BKJ = torch.full(self._exists_BKJ.shape, 0.5, dtype=torch.float64)
+        judged_BKJ = torch.zeros_like(self._exists_BKJ)
+        for b, i, j in self._equal:
+            judged_BKJ[b, i, j] = True
+        for b, i, j, pair, other_way in self._places:
+            verdict = verdicts[pair]
+            if verdict is not None:
+                probs_BKJ[b, i, j] = 1 - verdict if other_way else verdict
+                judged_BKJ[b, i, j] = True
+        return PreferenceMatrix(
+            probs_BKJ=probs_BKJ.float(),
+            judged_BKJ=judged_BKJ,
+            self_play=self._self_play,
+            prompt_ids=[prompt.prompt_id for prompt in self._prompts],
+        )
+
+
+def _short(text: str, length: int = 60) -> str:
+    return repr(text if len(text) <= length else text[:length] + "...")
