@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
 
 from sppo_lightning.engines.base import Engine
+from sppo_lightning.engines.checks import check_numbers, check_room
 from sppo_lightning.engines.decoding import decode
 from sppo_lightning.engines.mixed_policy import MixedPolicy
 from sppo_lightning.engines.sampling import sampling_config
 from sppo_lightning.engines.seeded_sampler import SeededSampler
+from sppo_lightning.engines.terminators import finish_reason, terminators
 from sppo_lightning.errors import ConfigError, EngineError
 from sppo_lightning.functional.logps import split_rows
 from sppo_lightning.io.chat import encode_prompt
-from sppo_lightning.types import Candidates, FinishReason, PolicyHandle, Prompt
+from sppo_lightning.types import Candidates, PolicyHandle, Prompt
 
 
 class Transformers(Engine):
@@ -91,13 +93,13 @@ class Transformers(Engine):
             model = self._policy.model
         tokenizer = self._policy.tokenizer
         prompt_ids = [encode_prompt(tokenizer, prompt) for prompt in prompts]
-        self._check_room(prompts, prompt_ids, model.config)
-        eos_ids = _terminators(model.generation_config.eos_token_id, tokenizer.eos_token_id)
+        check_room(prompts, prompt_ids, self.sampling.max_new_tokens, model.config)
+        eos_ids = terminators(model.generation_config.eos_token_id, tokenizer.eos_token_id)
         pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else next(iter(eos_ids), 0)
 
         with _eval_mode(model):
             answers = self._answers(model, prompt_ids, seeds_BK, eos_ids, pad_id, mixed_with)
-        self._check_numbers(prompts, answers)
+        check_numbers(self._policy.name, prompts, ((b, logp) for (b, _), (_, logp) in answers.items()))
         answers_BK = [[answers[b, k] for k in range(len(seeds))] for b, seeds in enumerate(seeds_BK)]
         token_ids_BK = [[token_ids for token_ids, _ in answers_K] for answers_K in answers_BK]
         return Candidates(
@@ -105,7 +107,7 @@ class Transformers(Engine):
             prompt_token_ids=prompt_ids,
             token_ids=token_ids_BK,
             texts=[tokenizer.batch_decode(token_ids_K, skip_special_tokens=True) for token_ids_K in token_ids_BK],
-            finish_reasons=[[_finish_reason(ids, eos_ids) for ids in token_ids_K] for token_ids_K in token_ids_BK],
+            finish_reasons=[[finish_reason(ids, eos_ids) for ids in token_ids_K] for token_ids_K in token_ids_BK],
             sampler_logps=[[logp for _, logp in answers_K] for answers_K in answers_BK],
             policy=self._policy.name,
             sampling=self.sampling,
@@ -141,48 +143,6 @@ class Transformers(Engine):
             for key, token_ids, logps_S in zip(batch_keys, token_ids_N, sampler.chosen_logps.tolist(), strict=True):
                 answers[key] = token_ids, math.fsum(logps_S[: len(token_ids)])
         return answers
-
-    def _check_room(self, prompts: Sequence[Prompt], prompt_ids: Sequence[Sequence[int]], config: Any) -> None:
-        """Refuses prompts that leave no room for `max_new_tokens` among the model's positions."""
-        positions = getattr(config.get_text_config(), "max_position_embeddings", None)
-        if positions is None:
-            return
-        room = positions - self.sampling.max_new_tokens
-        too_long = [b for b, ids in enumerate(prompt_ids) if len(ids) > room]
-        if not too_long:
-            return
-        longest = max(too_long, key=lambda b: len(prompt_ids[b]))
-        raise EngineError(
-            f"Prompt {prompts[longest].prompt_id} has {len(prompt_ids[longest])} tokens; with "
-            f"data.engine.max_new_tokens={self.sampling.max_new_tokens} that is more than the policy's {positions} "
-            f"positions ({len(too_long)} of {len(prompts)} prompts are too long). Lower data.engine.max_new_tokens, or "
-            f"remove these prompts from data.prompts"
-        )
-
-    def _check_numbers(
-        self, prompts: Sequence[Prompt], answers: Mapping[tuple[int, int], tuple[list[int], float]]
-    ) -> None:
-        """Refuses what a policy with broken weights answered."""
-        assert self._policy is not None
-        broken = next((b for (b, _), (_, logp) in answers.items() if not math.isfinite(logp)), None)
-        if broken is not None:
-            raise EngineError(
-                f"Policy {self._policy.name} answers prompt {prompts[broken].prompt_id} with logits that are not "
-                f"numbers: its weights have diverged. Train its round again with a lower learning rate "
-                f"(model.optimizer) or a smaller model.max_grad_norm"
-            )
-
-
-def _terminators(*sources: int | Sequence[int] | None) -> list[int]:
-    """Every id that ends a response, without repetition: chat models often have several."""
-    ids: list[int] = []
-    for source in sources:
-        ids += [] if source is None else [source] if isinstance(source, int) else list(source)
-    return list(dict.fromkeys(ids))
-
-
-def _finish_reason(token_ids: Sequence[int], eos_ids: Sequence[int]) -> FinishReason:
-    return "stop" if token_ids[-1] in eos_ids else "length"
 
 
 @contextmanager
