@@ -275,6 +275,7 @@ class PolicyHandle(Protocol):
     Attributes:
         name: "start", or "round_002" for the policy after round 2.
         folder: a Hugging Face folder or hub id that holds these weights.
+        dtype: of the weights in this process; an engine elsewhere computes in the same.
         model: the weights in this process, in eval mode while a round is played.
         tokenizer: the policy's tokenizer, chat template included.
     """
@@ -284,6 +285,9 @@ class PolicyHandle(Protocol):
 
     @property
     def folder(self) -> str: ...  # noqa: D102
+
+    @property
+    def dtype(self) -> torch.dtype: ...  # noqa: D102
 
     @property
     def tokenizer(self) -> Any: ...  # noqa: D102

@@ -15,9 +15,22 @@ class Engine(ABC):
 
     Attributes:
         sampling: how responses are drawn, from the constructor's arguments.
+        reads_folder: it answers with the weights in `policy.folder`, so they must lie on disk, and a `MixedPolicy`,
+            which has no folder, cannot be asked.
     """
 
     sampling: SamplingConfig
+    reads_folder: bool = False
+
+    def check(self, source: str) -> None:  # noqa: B027 - most engines take any policy
+        """Refuses what would fail later, before anything expensive.
+
+        Args:
+            source: the Hugging Face folder or hub id of a policy that will be opened.
+
+        Raises:
+            ConfigError: something is not installed or cannot be reached, or the engine cannot serve such a policy.
+        """
 
     @abstractmethod
     def open(self, policy: PolicyHandle) -> None:

@@ -40,6 +40,11 @@ class MixedPolicy:
         raise self._refusal()
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Both policies' dtype."""
+        return self.base.dtype
+
+    @property
     def model(self) -> torch.nn.Module:
         """No single model is the mixture.
 

@@ -82,6 +82,11 @@ class LivePolicy:
     def __init__(self, name: str, folder: str, model: nn.Module, tokenizer: Any) -> None:
         self.name, self.folder, self.model, self.tokenizer = name, folder, model, tokenizer
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return next(self.model.parameters()).dtype
+
 
 class StoredPolicy:
     """A policy on disk, as `types.PolicyHandle`; its weights are loaded on first use and dropped by `close`."""
@@ -95,15 +100,15 @@ class StoredPolicy:
         device: torch.device,
         trust_remote_code: bool = False,
     ) -> None:
-        self.name, self.folder, self.tokenizer = name, folder, tokenizer
-        self._dtype, self._device, self._trust_remote_code = dtype, device, trust_remote_code
+        self.name, self.folder, self.tokenizer, self.dtype = name, folder, tokenizer, dtype
+        self._device, self._trust_remote_code = device, trust_remote_code
         self._model: nn.Module | None = None
 
     @property
     def model(self) -> nn.Module:
         """The weights, in eval mode."""
         if self._model is None:
-            self._model = load_policy(self.folder, self._dtype, self._trust_remote_code).to(self._device).eval()
+            self._model = load_policy(self.folder, self.dtype, self._trust_remote_code).to(self._device).eval()
         return self._model
 
     def close(self) -> None:

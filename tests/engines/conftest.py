@@ -24,6 +24,10 @@ class Policy:
     model: Any
     tokenizer: Any
 
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.dtype
+
 
 def word_tokenizer(vocab: int = VOCAB) -> PreTrainedTokenizerFast:
     words = {"<pad>": 0, "<s>": 1, "</s>": EOS} | {f"w{i}": i for i in range(3, vocab)}
