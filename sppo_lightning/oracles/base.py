@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from sppo_lightning.types import Candidates, PreferenceMatrix, Prompt
 
@@ -16,9 +17,23 @@ class PreferenceOracle(ABC):
 
     Attributes:
         gives_scores: its matrices carry `scores_BK`, which some objectives read.
+        costs: a verdict costs time or money, so it is kept and never asked for twice. False for a short computation.
+        judges_pairs_alone: its verdict on two responses does not depend on which others it is asked about. Without
+            that, pairs cannot be left out.
+        asked_by: what it works through one at a time; where that is responses, leaving out pairs saves nothing.
+        queries_per_pair: how often it is asked about one pair.
+        usd_per_query: what a query costs, where the judge knows; `data.judging.usd_per_query` says it otherwise.
+        not_deciding: names of constructor arguments that do not decide a verdict, such as an address or a batch size;
+            verdicts are kept under all the others.
     """
 
     gives_scores: bool = False
+    costs: bool = True
+    judges_pairs_alone: bool = True
+    asked_by: Literal["pair", "response"] = "pair"
+    queries_per_pair: int = 1
+    usd_per_query: float | None = None
+    not_deciding: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -31,6 +46,20 @@ class PreferenceOracle(ABC):
         Raises:
             OracleError: names the prompt and what it lacks.
         """
+
+    def for_round(self, earlier: Sequence[Iterable[Candidates]]) -> PreferenceOracle:
+        """The oracle as it judges the next round; `self` unless what was answered before changes that.
+
+        Everything else, held-out evaluation first, is judged by the oracle itself, so that figures of different rounds
+        can be compared.
+
+        Args:
+            earlier: the responses of each earlier round of the run, oldest first, in parts; read only if iterated over.
+
+        Returns:
+            An oracle that depends on the constructor's arguments and on `earlier` alone: what a resumed run is given.
+        """
+        return self
 
     @abstractmethod
     def compare(self, candidates: Candidates, opponents: Candidates | None = None) -> PreferenceMatrix:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ class PairwiseOracle(PreferenceOracle):
     much that was is counted (`measured`). Equal texts get 1/2 without being asked, and so does the diagonal. A pair
     without a verdict stays unjudged, it is never guessed.
     """
+
+    queries_per_pair = 2
 
     def __init__(self) -> None:
         self._num_pairs = 0
@@ -113,65 +116,100 @@ class AskedPairs:
     Args:
         candidates: the rows.
         opponents: the columns; None in self-play.
-        wanted_BKJ: only these entries are asked for; of a self-play pair either of its two entries is enough. Default:
-            every entry.
 
     Attributes:
         unique: pairs of different texts, no unordered pair of texts of a prompt twice.
+        places: of each unique pair, one entry (b, i, j) at which it stands.
     """
 
-    def __init__(
-        self, candidates: Candidates, opponents: Candidates | None = None, wanted_BKJ: Tensor | None = None
-    ) -> None:
-        self._self_play = opponents is None
-        columns = check_same_prompts(candidates, opponents)
-        self._prompts = candidates.prompts
-        self._exists_BKJ = judged_mask(candidates, columns)
-        self._places: list[tuple[int, int, int, int, bool]] = []  # b, i, j, pair, is it turned round
-        self._equal: list[tuple[int, int, int]] = []
+    def __init__(self, candidates: Candidates, opponents: Candidates | None = None) -> None:
+        self.candidates = candidates
+        self.columns = check_same_prompts(candidates, opponents)
+        self.self_play = opponents is None
+        self.exists_BKJ = judged_mask(candidates, self.columns)
         self.unique: list[Pair] = []
-        for b, (prompt, rows, cols) in enumerate(zip(self._prompts, candidates.texts, columns.texts, strict=True)):
+        self.places: list[tuple[int, int, int]] = []
+        self._number_BKJ = torch.full(self.exists_BKJ.shape, -1)
+        self._turned_BKJ = torch.zeros_like(self.exists_BKJ)
+        for b, (prompt, rows, cols) in enumerate(
+            zip(candidates.prompts, candidates.texts, self.columns.texts, strict=True)
+        ):
             number: dict[tuple[str, str], int] = {}
             for i, first in enumerate(rows):
                 for j, second in enumerate(cols):
-                    if (self._self_play and i == j) or first == second:
-                        self._equal.append((b, i, j))
-                        continue
-                    mirrored = self._self_play and wanted_BKJ is not None and bool(wanted_BKJ[b, j, i])
-                    if wanted_BKJ is not None and not bool(wanted_BKJ[b, i, j]) and not mirrored:
+                    if first == second or (self.self_play and i == j):
                         continue
                     key = min((first, second), (second, first))
                     if key not in number:
                         number[key] = len(self.unique)
                         self.unique.append(Pair(prompt=prompt, first=key[0], second=key[1]))
-                    self._places.append((b, i, j, number[key], key[0] != first))
+                        self.places.append((b, i, j))
+                    self._number_BKJ[b, i, j] = number[key]
+                    self._turned_BKJ[b, i, j] = key[0] != first
 
-    def matrix(self, verdicts: Sequence[float | None]) -> PreferenceMatrix:
+    def needed(self, wanted_BKJ: Tensor) -> list[int]:
+        """The unique pairs behind some of the entries, as indices in ascending order."""
+        return sorted(set(self._number_BKJ[wanted_BKJ & (self._number_BKJ >= 0)].tolist()))
+
+    def alone(self, pairs: Sequence[int]) -> tuple[Candidates, Candidates]:
+        """Some unique pairs as one candidate and one opponent each, for oracles that only compare such.
+
+        Args:
+            pairs: N indices.
+
+        Returns:
+            the first and the second responses, [N] prompts with one response each.
+        """
+        turned = [bool(self._turned_BKJ[self.places[pair]]) for pair in pairs]
+        rows, columns = ([], [])  # type: tuple[list[tuple[Candidates, int, int]], list[tuple[Candidates, int, int]]]
+        for pair, is_turned in zip(pairs, turned, strict=True):
+            b, i, j = self.places[pair]
+            row, column = (self.candidates, b, i), (self.columns, b, j)
+            rows.append(column if is_turned else row)
+            columns.append(row if is_turned else column)
+        return _single_responses(rows), _single_responses(columns)
+
+    def matrix(self, verdicts: Sequence[float | None], wanted_BKJ: Tensor | None = None) -> PreferenceMatrix:
         """Puts the verdicts on `unique` where they belong.
 
         Args:
             verdicts: P(first beats second) of each unique pair; None: not judged.
+            wanted_BKJ: only these entries count as judged, and the diagonal in self-play. Equal texts, which nobody is
+                asked about, are no exception: counted always, they would draw win rates towards 1/2. Default: all.
 
         Raises:
             OracleError: the number is wrong, or one is not a probability.
         """
         if len(verdicts) != len(self.unique):
             raise OracleError(f"An oracle returned {len(verdicts)} verdicts for {len(self.unique)} pairs")
-        probs_BKJ = torch.full(self._exists_BKJ.shape, 0.5, dtype=torch.float64)
-        judged_BKJ = torch.zeros_like(self._exists_BKJ)
-        for b, i, j in self._equal:
-            judged_BKJ[b, i, j] = True
-        for b, i, j, pair, other_way in self._places:
-            verdict = verdicts[pair]
-            if verdict is not None:
-                probs_BKJ[b, i, j] = 1 - verdict if other_way else verdict
-                judged_BKJ[b, i, j] = True
+        # The last one stands for equal texts, whose number is -1.
+        known = torch.tensor([math.nan if v is None else float(v) for v in verdicts] + [0.5], dtype=torch.float64)
+        probs_BKJ = known[self._number_BKJ]
+        probs_BKJ = torch.where(self._turned_BKJ, 1 - probs_BKJ, probs_BKJ)
+        judged_BKJ = self.exists_BKJ & torch.tensor([v is not None for v in verdicts] + [True])[self._number_BKJ]
+        if wanted_BKJ is not None:
+            diagonal = torch.eye(judged_BKJ.shape[1], judged_BKJ.shape[2], dtype=torch.bool) & self.self_play
+            judged_BKJ &= wanted_BKJ | diagonal
         return PreferenceMatrix(
-            probs_BKJ=probs_BKJ.float(),
+            probs_BKJ=torch.where(judged_BKJ, probs_BKJ, 0.5).float(),
             judged_BKJ=judged_BKJ,
-            self_play=self._self_play,
-            prompt_ids=[prompt.prompt_id for prompt in self._prompts],
+            self_play=self.self_play,
+            prompt_ids=[prompt.prompt_id for prompt in self.candidates.prompts],
         )
+
+
+def _single_responses(responses: Sequence[tuple[Candidates, int, int]]) -> Candidates:
+    """[N] prompts with one response each, taken out of (candidates, b, k)."""
+    first = responses[0][0]
+    return Candidates(
+        prompts=[c.prompts[b] for c, b, _ in responses],
+        prompt_token_ids=[c.prompt_token_ids[b] for c, b, _ in responses],
+        token_ids=[[c.token_ids[b][k]] for c, b, k in responses],
+        texts=[[c.texts[b][k]] for c, b, k in responses],
+        finish_reasons=[[c.finish_reasons[b][k]] for c, b, k in responses],
+        policy=first.policy,
+        sampling=first.sampling,
+    )
 
 
 def _short(text: str, length: int = 60) -> str:

@@ -41,6 +41,8 @@ class StyleGame(PreferenceOracle):
         ConfigError: an argument outside its range.
     """
 
+    costs = False
+
     def __init__(
         self,
         cycle: tuple[float, float, float] = (0.9, 0.7, 0.8),

@@ -52,14 +52,24 @@ def test_opponents_and_ragged_prompts():
     assert matrix.probs_BKJ[1, 0, 1] == pytest.approx(0.4)
 
 
-def test_either_entry_of_a_self_play_pair_is_enough():
-    wanted = torch.zeros(1, 3, 3, dtype=torch.bool)
-    wanted[0, 2, 0] = True
-    pairs = AskedPairs(candidates({"q": ["a", "bb", "ccc"]}), None, wanted)
-    assert [(pair.first, pair.second) for pair in pairs.unique] == [("a", "ccc")]
-    matrix = pairs.matrix([0.2])
-    assert matrix.judged_BKJ[0].tolist() == [[True, False, True], [False, True, False], [True, False, True]]
+def test_only_wanted_entries_count_as_judged():
+    pairs = AskedPairs(candidates({"q": ["a", "bb", "ccc", "bb"]}))
+    assert [(pair.first, pair.second) for pair in pairs.unique] == [("a", "bb"), ("a", "ccc"), ("bb", "ccc")]
+    wanted = torch.zeros(1, 4, 4, dtype=torch.bool)
+    wanted[0, 2, 0] = wanted[0, 0, 2] = True
+    assert pairs.needed(wanted) == [1]
+    matrix = pairs.matrix([None, 0.2, None], wanted)
+    expected = torch.eye(4, dtype=torch.bool) | wanted[0]  # and not the two equal texts, which were not wanted
+    assert torch.equal(matrix.judged_BKJ[0], expected)
     assert matrix.probs_BKJ[0, 2, 0] == pytest.approx(0.8)
+
+
+def test_a_pair_stands_alone_in_the_order_in_which_it_is_kept():
+    pairs = AskedPairs(candidates({"q": ["bb", "a"], "r": ["a"]}), candidates({"q": ["ccc"], "r": ["bb"]}))
+    assert [(pair.first, pair.second) for pair in pairs.unique] == [("bb", "ccc"), ("a", "ccc"), ("a", "bb")]
+    rows, columns = pairs.alone([2, 0])
+    assert (list(rows.texts), list(columns.texts)) == ([["a"], ["bb"]], [["bb"], ["ccc"]])
+    assert [prompt.text for prompt in rows.prompts] == ["r", "q"]
 
 
 def test_a_pair_without_a_verdict_stays_unjudged():
