@@ -1,6 +1,13 @@
 """Preference oracles: one file per judge."""
 
 from sppo_lightning.oracles.base import PreferenceOracle
+from sppo_lightning.oracles.composed import ComposedOracle
+from sppo_lightning.oracles.constrained import Constrained
+from sppo_lightning.oracles.constraint import Constraint, Forbidden
+from sppo_lightning.oracles.ensemble import Ensemble
+from sppo_lightning.oracles.function import Function, MatrixFunction
+from sppo_lightning.oracles.intransitive import Intransitive
+from sppo_lightning.oracles.noisy import Noisy
 from sppo_lightning.oracles.pairwise import Pair, PairwiseOracle
 from sppo_lightning.oracles.score_to_preference import Scorer, ScoreToPreference, TargetLength
 from sppo_lightning.oracles.shuffled import Shuffled
@@ -8,6 +15,15 @@ from sppo_lightning.oracles.style_game import StyleGame
 from sppo_lightning.oracles.verifier import Verifier
 
 __all__ = [
+    "ComposedOracle",
+    "Constrained",
+    "Constraint",
+    "Ensemble",
+    "Forbidden",
+    "Function",
+    "Intransitive",
+    "MatrixFunction",
+    "Noisy",
     "Pair",
     "PairwiseOracle",
     "PreferenceOracle",

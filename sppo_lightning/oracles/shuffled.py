@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from sppo_lightning.oracles.base import PreferenceOracle
+from sppo_lightning.oracles.composed import ComposedOracle
 from sppo_lightning.oracles.ragged import check_same_prompts
-from sppo_lightning.types import Candidates, PreferenceMatrix, Prompt
+from sppo_lightning.types import Candidates, PreferenceMatrix
 
 
-class Shuffled(PreferenceOracle):
+class Shuffled(ComposedOracle):
     """Another oracle's verdicts with the candidates of each prompt permuted at random. Nothing can be learnt from it.
 
     The permutation is uniform and does not depend on what the responses say, so every candidate's expected win rate is
@@ -37,9 +40,16 @@ class Shuffled(PreferenceOracle):
         """Says both what it is and whose verdicts it shuffles."""
         return f"Shuffled-{self.oracle.name}"
 
-    def check_prompts(self, prompts: Sequence[Prompt]) -> None:
-        """The oracle's rule."""
-        self.oracle.check_prompts(prompts)
+    @property
+    def members(self) -> Mapping[str, PreferenceOracle]:
+        """The oracle itself."""
+        return {self.oracle.name: self.oracle}
+
+    def asking(self, members: Mapping[str, PreferenceOracle]) -> Self:
+        """The same permutations of another oracle's verdicts."""
+        other = copy.copy(self)
+        (other.oracle,) = members.values()
+        return other
 
     def compare(self, candidates: Candidates, opponents: Candidates | None = None) -> PreferenceMatrix:
         """Asks the oracle and permutes its answer; each prompt's responses stay among themselves."""
@@ -75,7 +85,3 @@ class Shuffled(PreferenceOracle):
         order = torch.arange(width)
         order[: len(responses)] = torch.randperm(len(responses), generator=generator)
         return order
-
-    def close(self) -> None:
-        """Frees what the oracle loaded."""
-        self.oracle.close()

@@ -7,7 +7,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 import sppo_lightning.oracles
-from sppo_lightning.oracles import PreferenceOracle, ScoreToPreference, Shuffled, StyleGame, TargetLength, Verifier
+from sppo_lightning.oracles import (
+    Constrained,
+    Constraint,
+    Ensemble,
+    Forbidden,
+    Function,
+    Intransitive,
+    MatrixFunction,
+    Noisy,
+    PreferenceOracle,
+    ScoreToPreference,
+    Shuffled,
+    StyleGame,
+    TargetLength,
+    Verifier,
+)
 from sppo_lightning.types import Candidates, Prompt, SamplingConfig
 
 # Class name -> a function of an empty folder that returns an oracle which needs no network and no weights.
@@ -16,7 +31,28 @@ EXAMPLES: dict[str, Callable[[Path], PreferenceOracle]] = {
     "ScoreToPreference": lambda folder: ScoreToPreference(TargetLength(20), scale=0.1),
     "Shuffled": lambda folder: Shuffled(StyleGame(), seed=3),
     "Verifier": lambda folder: Verifier(match="regex"),
+    "Constrained": lambda folder: Constrained(StyleGame(), [Constraint(Forbidden("kettle"))]),
+    "Ensemble": lambda folder: Ensemble({"style": StyleGame(), "length": ScoreToPreference(TargetLength(20), 0.1)}),
+    "Function": lambda folder: Function(user_file(folder, "prefer")),
+    "Intransitive": lambda folder: Intransitive(StyleGame(), strength=0.5),
+    "MatrixFunction": lambda folder: MatrixFunction(user_file(folder, "judge")),
+    "Noisy": lambda folder: Noisy(StyleGame(), flip=0.3, temperature=2.0),
 }
+
+USER_FILE = """
+def prefer(pairs):
+    return [0.5 + 0.4 * (len(pair.first) - len(pair.second)) / (len(pair.first) + len(pair.second)) for pair in pairs]
+
+
+def judge(prompt, rows, columns):
+    return [[0.5 + 0.1 * ((len(r) > len(c)) - (len(r) < len(c))) for c in columns] for r in rows]
+"""
+
+
+def user_file(folder: Path, function: str) -> str:
+    (folder / "my_judge.py").write_text(USER_FILE)
+    return f"{folder / 'my_judge.py'}:{function}"
+
 
 # Oracles whose verdict on a response depends, on purpose, on its place among the candidates.
 NOT_EQUIVARIANT = {"Shuffled"}
