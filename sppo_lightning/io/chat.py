@@ -6,14 +6,16 @@ token becomes. Nothing is added here and nothing escaped.
 
 from __future__ import annotations
 
+import json
+import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
 from jinja2 import TemplateError
 
-from sppo_lightning.errors import DataError
+from sppo_lightning.errors import ConfigError, DataError
 from sppo_lightning.types import Prompt
 
 
@@ -54,6 +56,31 @@ def encode_prompt(tokenizer: Any, prompt: Prompt) -> list[int]:
             "from data.prompts"
         )
     return list(token_ids)
+
+
+def pin_template_arguments(tokenizer: Any, arguments: Mapping[str, bool | int | str]) -> None:
+    """Fixes arguments of the chat template, such as Qwen3's `enable_thinking`, in the template itself.
+
+    Whoever loads the tokenizer, from an export too, then builds the same prompts as training did.
+
+    Args:
+        tokenizer: changed in place.
+        arguments: name -> value.
+
+    Raises:
+        ConfigError: there is no chat template, or it does not read an argument of that name.
+    """
+    template = tokenizer.chat_template or ""
+    pins = ""
+    for name, value in arguments.items():
+        if not re.search(rf"\b{re.escape(name)}\b", template):
+            raise ConfigError(
+                f"model.chat_template_arguments: the chat template of {_name(tokenizer)} does not read {name}; remove "
+                "it"
+            )
+        pins += f"{{% set {name} = {json.dumps(value)} %}}"  # JSON's literals are Jinja's, too
+    if not template.startswith(pins):
+        tokenizer.chat_template = pins + template
 
 
 def _encode_plain_text(tokenizer: Any, prompt: Prompt) -> list[int]:
