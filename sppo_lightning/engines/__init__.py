@@ -2,5 +2,6 @@
 
 from sppo_lightning.engines.base import Engine
 from sppo_lightning.engines.transformers import Transformers
+from sppo_lightning.engines.vllm import VLLM
 
-__all__ = ["Engine", "Transformers"]
+__all__ = ["VLLM", "Engine", "Transformers"]

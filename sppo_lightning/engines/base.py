@@ -4,8 +4,21 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Protocol
 
 from sppo_lightning.types import Candidates, PolicyHandle, Prompt, SamplingConfig
+
+
+class MemoryLender(Protocol):
+    """Training that can make room on its device while an engine needs it; both calls may be repeated."""
+
+    def lend(self) -> None:
+        """Moves weights and optimiser to main memory."""
+        ...
+
+    def take_back(self) -> None:
+        """Moves them back, if they are away."""
+        ...
 
 
 class Engine(ABC):
@@ -17,10 +30,15 @@ class Engine(ABC):
         sampling: how responses are drawn, from the constructor's arguments.
         reads_folder: it answers with the weights in `policy.folder`, so they must lie on disk, and a `MixedPolicy`,
             which has no folder, cannot be asked.
+        works_on: where its work is done, which decides what may go on at the same time: "policy", the policy's device;
+            "cpu"; another device such as "cuda:1"; "elsewhere", such as on a server.
+        lender: whoever trains in this process, where that is somebody's memory an engine may ask for.
     """
 
     sampling: SamplingConfig
     reads_folder: bool = False
+    works_on: str = "policy"
+    lender: MemoryLender | None = None
 
     def check(self, source: str) -> None:  # noqa: B027 - most engines take any policy
         """Refuses what would fail later, before anything expensive.
