@@ -25,6 +25,8 @@ class PreferenceOracle(ABC):
         usd_per_query: what a query costs, where the judge knows; `data.judging.usd_per_query` says it otherwise.
         not_deciding: names of constructor arguments that do not decide a verdict, such as an address or a batch size;
             verdicts are kept under all the others.
+        works_on: where its work is done, which decides what may go on at the same time: "policy", the policy's device;
+            "cpu"; another device such as "cuda:1"; "elsewhere", such as on a server.
     """
 
     gives_scores: bool = False
@@ -34,6 +36,7 @@ class PreferenceOracle(ABC):
     queries_per_pair: int = 1
     usd_per_query: float | None = None
     not_deciding: frozenset[str] = frozenset()
+    works_on: str = "policy"
 
     @property
     def name(self) -> str:

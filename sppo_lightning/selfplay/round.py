@@ -1,15 +1,16 @@
 """One round of self-play: sample, judge, estimate win rates, freeze log-probabilities, close.
 
 Reads like the algorithm box, and nothing here knows Lightning. Every step writes its result to the round's folder and
-skips what is whole there, so the same call finishes a round that a kill interrupted.
+skips what is whole there, so the same call finishes a round that a kill interrupted. Steps that work in different
+places go on beside each other, chunk by chunk: see `pipeline`.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import cached_property
 
 import pyarrow as pa
 import torch
@@ -24,6 +25,7 @@ from sppo_lightning.selfplay.answers import check_responses, check_verdicts
 from sppo_lightning.selfplay.metrics import round_metrics
 from sppo_lightning.selfplay.mismatched import next_prompts_response
 from sppo_lightning.selfplay.opponents import PREVIOUS
+from sppo_lightning.selfplay.pipeline import POLICY, Job, overlapping, run_jobs
 from sppo_lightning.selfplay.players import RoundPlayers, RoundSettings
 from sppo_lightning.selfplay.reward_model import REWARD_MODEL, REWARDS, RewardModel, fit_metrics, fit_reward_model
 from sppo_lightning.selfplay.selection import choose_targets
@@ -32,6 +34,7 @@ from sppo_lightning.selfplay.store import (
     DRAWS,
     RoundFolder,
     kept_candidates,
+    kept_of,
     logps_stage,
     opponents_stage,
     slug,
@@ -69,26 +72,16 @@ def play_round(
         RunFolderError: a file of the round is damaged.
     """
     play = _Play(folder, round_index, list(prompts), list(prompt_token_ids), settings, players)
-    weights = players.opponent.weights(round_index)
-    with play.stage("generate"):
-        play.sample(CANDIDATES)
-        for name in weights:
-            if name != PREVIOUS:
-                play.sample(opponents_stage(name))
-        if players.log_z_draws:
-            play.sample(DRAWS)
-    with play.stage("judge"):
-        play.judge_all(weights)
+    answers = play.sample_all()
+    verdicts = play.judge_all(answers)
     if players.reward_model is not None:
-        with play.stage(REWARD_MODEL):
-            play.let_reward_model_judge(players.reward_model)
-            play.judge_all(weights)
-    play.select(weights)
-    with play.stage("reference"):
-        for name in players.needs:
-            play.freeze(name)
-            if players.mismatched:
-                play.freeze(name, mismatched=True)
+        play.run([*answers, *verdicts])
+        play.let_reward_model_judge(players.reward_model)
+        answers, verdicts = [], play.judge_all([])
+    play.run([*answers, *verdicts, *play.freeze_all(answers, verdicts)])
+    play.select()
+    if players.mismatched:
+        play.run(play.freeze_all([], [], mismatched=True))
     if players.world.rank == 0:
         folder.commit(
             round_index=round_index,
@@ -113,30 +106,41 @@ class _Play:
     ) -> None:
         self.folder, self.round_index, self.settings, self.players = folder, round_index, settings, players
         self.prompts, self.prompt_token_ids = prompts, prompt_token_ids
-        self.measured: dict[str, float] = {}
+        self.weights = players.opponent.weights(round_index)
+        self.measured = {"time/generate": 0.0, "time/judge": 0.0, "time/reference": 0.0}
         self._oracle = players.oracle
         self._verdicts = folder.verdicts(players.oracle.name)
         if players.world.rank == 0:
             folder.begin(asdict(settings), carriers.prompts_table(prompts, prompt_token_ids))
         players.world.barrier()
 
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Times a stage."""
-        crash_point(f"before_stage:{name}")
-        start = time.perf_counter()
-        yield
-        self.measured[f"time/{name}"] = time.perf_counter() - start
+    def run(self, jobs: list[Job]) -> None:
+        """Makes what is missing, on all processes."""
+        if set(self.weights) != {PREVIOUS} or self.players.log_z_draws:  # policies in turn, loaded one at a time
+            for number, job in enumerate(jobs):
+                job.after = jobs[:number]
+        together = overlapping(jobs, self.players.cpu_at_once)
+        if together:
+            self.players.say(f"overlapping, chunk by chunk: {', '.join(together)}")
+        seconds = run_jobs(jobs, self.players.cpu_at_once, lambda stage: crash_point(f"before_stage:{stage}"))
+        for stage, spent_s in seconds.items():
+            self.measured[f"time/{stage}"] = self.measured.get(f"time/{stage}", 0.0) + spent_s
+        self.players.world.barrier()
 
     # --- the steps ---------------------------------------------------------------------------------------------------
 
-    def sample(self, stage: str) -> None:
+    def sample_all(self) -> list[Job]:
+        """The candidates, the responses of opponents that are not the candidates themselves, and further draws."""
+        others = [opponents_stage(name) for name in self.weights if name != PREVIOUS]
+        draws = [DRAWS] if self.players.log_z_draws else []
+        return [self.sample(stage) for stage in (CANDIDATES, *others, *draws)]
+
+    def sample(self, stage: str) -> Job:
         """y_1..y_K ~ pi_t, or the responses of an opponent, one seed for each response."""
-        settings = self.settings
+        settings, engine = self.settings, self._engine(stage)
         count = {CANDIDATES: settings.num_candidates, DRAWS: self.players.log_z_draws}.get(
             stage, settings.num_opponent_candidates
         )
-        engine = self._engine(stage)
         opened = False
 
         def make(chunk: slice) -> pa.Table:
@@ -153,51 +157,56 @@ class _Play:
                 for prompt in prompts
             ]
             candidates = engine.generate(prompts, seeds_BK)
-            check_responses(self._engine(stage), candidates, prompts, self.prompt_token_ids[chunk], count)
+            check_responses(engine, candidates, prompts, self.prompt_token_ids[chunk], count)
             return carriers.candidates_table(candidates)
 
-        try:
-            self._each_chunk(stage, "generating", count, "responses", make)
-        finally:
-            if opened:
-                engine.close()
+        return self._job("generate", stage, engine.works_on, "generating", (count, "responses"), make, engine.close)
 
-    def judge_all(self, weights: Mapping[str, float]) -> None:
+    def judge_all(self, answers: Sequence[Job]) -> list[Job]:
         """Everything that was sampled, by whoever is the judge."""
-        for name in weights:
-            self.judge(name)
+        jobs = [self.judge(name) for name in self.weights]
         if self.players.log_z_draws:
-            self.judge_draws()
+            jobs.append(self.judge_draws())
+        for number, job in enumerate(jobs):  # one judge
+            job.uses, job.after = answers, jobs[:number]
+        return jobs
 
-    def judge(self, name: str) -> None:
+    def judge(self, name: str) -> Job:
         """P(y_i > y_j) for every pair; against pi_t itself the candidates are their own opponents."""
         if name == PREVIOUS:
             K = self.settings.num_candidates
-            self._judge(f"{self._verdicts}/self", CANDIDATES, None, K * (K - 1) // 2)
-        else:
-            pairs = self.settings.num_candidates * self.settings.num_opponent_candidates
-            self._judge(f"{self._verdicts}/{slug(name)}", CANDIDATES, opponents_stage(name), pairs)
+            return self._judge(f"{self._verdicts}/self", CANDIDATES, None, K * (K - 1) // 2)
+        pairs = self.settings.num_candidates * self.settings.num_opponent_candidates
+        return self._judge(f"{self._verdicts}/{slug(name)}", CANDIDATES, opponents_stage(name), pairs)
 
-    def judge_draws(self) -> None:
+    def judge_draws(self) -> Job:
         """P(draw > y_k) for every draw of pi_t and candidate, SPPO eq. 3.5's B K queries."""
         pairs = self.players.log_z_draws * self.settings.num_candidates
-        self._judge(f"{self._verdicts}/{DRAWS}", DRAWS, CANDIDATES, pairs)
+        return self._judge(f"{self._verdicts}/{DRAWS}", DRAWS, CANDIDATES, pairs)
 
-    def _judge(self, stage: str, rows: str, columns: str | None, pairs: int) -> None:
+    def _judge(self, stage: str, rows: str, columns: str | None, pairs: int) -> Job:
+        oracle = self._oracle
+        # Here, because naming a policy may load it, and another thread may be using the one that is loaded.
+        row_policy = self._policy(rows).name
+        column_policy = "" if columns is None else self._policy(columns).name
+
         def make(chunk: slice) -> pa.Table:
-            candidates = self._candidates(rows, chunk)
-            opponents = None if columns is None else self._candidates(columns, chunk)
-            matrix = self._oracle.compare(candidates, opponents)
-            check_verdicts(self._oracle, matrix, candidates, opponents)
+            candidates = self._candidates(rows, chunk, row_policy)
+            opponents = None if columns is None else self._candidates(columns, chunk, column_policy)
+            matrix = oracle.compare(candidates, opponents)
+            check_verdicts(oracle, matrix, candidates, opponents)
             return carriers.preferences_table(self.prompts[chunk], matrix)
 
-        label = "judging" if self._oracle is self.players.oracle else "judging by the reward model"
-        self._each_chunk(stage, label, pairs, "pairs", make)
-        self._oracle.close()
+        if oracle is self.players.oracle:
+            return self._job("judge", stage, oracle.works_on, "judging", (pairs, "pairs"), make, oracle.close)
+        label = "judging by the reward model"
+        return self._job(REWARD_MODEL, stage, oracle.works_on, label, (pairs, "pairs"), make, oracle.close)
 
     def let_reward_model_judge(self, model: RewardModel) -> None:
         """Fits it on the oracle's comparisons; from here on its verdicts count, and the oracle's are only kept."""
         folder, players = self.folder, self.players
+        crash_point(f"before_stage:{REWARD_MODEL}")
+        start = time.perf_counter()
         if players.world.rank == 0:
             fit_reward_model(
                 model,
@@ -210,53 +219,33 @@ class _Play:
                 ),
             )
         players.world.barrier()
-        self.measured |= fit_metrics(folder)
+        self.measured |= fit_metrics(folder) | {f"time/{REWARD_MODEL}": time.perf_counter() - start}
         self._oracle, self._verdicts = model.oracle(folder.path / REWARD_MODEL, players.policies), REWARDS
 
-    def select(self, weights: Mapping[str, float]) -> None:
-        """Win rates from all candidates first, then the rows and pairs that are trained on.
+    def freeze_all(self, answers: Sequence[Job], verdicts: Sequence[Job], mismatched: bool = False) -> list[Job]:
+        """The log-probabilities of the responses that are trained on, under every frozen policy that is needed."""
+        jobs: list[Job] = []
+        for name in sorted(self.players.needs, key=lambda name: name != PREVIOUS):
+            job = self.freeze(name, mismatched)
+            job.uses = verdicts
+            # Those that are not in memory anyway are loaded one at a time, and not beside an engine.
+            job.after = [*jobs, *([] if name == PREVIOUS else answers)]
+            jobs.append(job)
+        return jobs
 
-        Done again after a kill: it needs no model and no judge, and until the commit nothing proves the tables whole.
-        """
-        if self.players.world.rank == 0:
-            if self.folder.has_table(f"{self._verdicts}/pairs"):  # they came with an imported round
-                rows, pairs = (self.folder.read_table(f"{self._verdicts}/{name}") for name in ("targets", "pairs"))
-            else:
-                rows, pairs = self._targets(weights)
-            self.folder.write_table("targets", rows)
-            self.folder.write_table("pairs", pairs)
-            if self.players.log_z_draws:
-                draws = carriers.preferences_from(
-                    self.folder.read_stage(f"{self._verdicts}/{DRAWS}", self.settings.num_chunks), self_play=False
-                )
-                self.folder.write_table(DRAWS, carriers.draws_table(self.prompts, win_rates(draws)))
-        self.players.world.barrier()
-
-    def _targets(self, weights: Mapping[str, float]) -> tuple[pa.Table, pa.Table]:
-        stages = {name: CANDIDATES if name == PREVIOUS else opponents_stage(name) for name in weights}
-        targets, scores_BK = choose_targets(
-            {name: self._preferences(name) for name in weights},
-            self._finished(CANDIDATES),
-            {name: self._finished(stage) for name, stage in stages.items()},
-            weights,
-            pairing=self.players.pairing,
-            truncated=self.players.truncated,
-            self_comparison=self.players.self_comparison,
-        )
-        return carriers.targets_tables(self.prompts, targets, scores_BK)
-
-    def freeze(self, name: str, mismatched: bool = False) -> None:
+    def freeze(self, name: str, mismatched: bool = False) -> Job:
         """Log pi(y | x) of the kept responses under a frozen policy such as "previous", pi_t.
 
         Args:
             name: the frozen policy.
-            mismatched: of each prompt with the next prompt's first kept response instead.
+            mismatched: of each prompt with the next prompt's first kept response instead; once targets are selected.
         """
-        kept = kept_candidates(self.folder)
-        responses = next_prompts_response(self.folder, kept) if mismatched else {}
+        strangers = next_prompts_response(self.folder, kept_candidates(self.folder)) if mismatched else {}
+        policy = self._policy(CANDIDATES).name
 
         def make(chunk: slice) -> pa.Table:
-            candidates = self._candidates(CANDIDATES, chunk)
+            candidates = self._candidates(CANDIDATES, chunk, policy)
+            kept = kept_of(self._imported[0] if self._imported else self._targets(chunk)[0])
             keys = [  # none where every prompt of the chunk is skipped
                 (b, k)
                 for b, prompt in enumerate(candidates.prompts)
@@ -267,7 +256,7 @@ class _Play:
                 rows = TokenRows(
                     prompt_ids=[candidates.prompt_token_ids[b] for b, _ in keys],
                     response_ids=[
-                        responses[candidates.prompts[b].prompt_id] if mismatched else candidates.token_ids[b][k]
+                        strangers[candidates.prompts[b].prompt_id] if mismatched else candidates.token_ids[b][k]
                         for b, k in keys
                     ],
                 )
@@ -281,26 +270,86 @@ class _Play:
             )
 
         label = f"reference {name}" + (" mismatched" if mismatched else "")
-        self._each_chunk(logps_stage(name, mismatched), label, 1, "prompts", make)
+        return self._job("reference", logps_stage(name, mismatched), POLICY, label, (1, "prompts"), make)
+
+    def select(self) -> None:
+        """Win rates from all candidates first, then the rows and pairs that are trained on.
+
+        Done again after a kill: it needs no model and no judge, and until the commit nothing proves the tables whole.
+        """
+        if self.players.world.rank == 0:
+            chunks = [self._slice(index) for index in range(self.settings.num_chunks)]
+            tables = [self._imported] if self._imported else [self._targets(chunk) for chunk in chunks]
+            for name, parts in zip(("targets", "pairs"), zip(*tables, strict=True), strict=True):
+                self.folder.write_table(name, pa.concat_tables(parts).combine_chunks())
+            if self.players.log_z_draws:
+                draws = carriers.preferences_from(
+                    self.folder.read_stage(f"{self._verdicts}/{DRAWS}", self.settings.num_chunks), self_play=False
+                )
+                self.folder.write_table(DRAWS, carriers.draws_table(self.prompts, win_rates(draws)))
+        self.players.world.barrier()
+
+    @cached_property
+    def _imported(self) -> tuple[pa.Table, pa.Table] | None:
+        """The rows and pairs that came with an imported round."""
+        if not self.folder.has_table(f"{self._verdicts}/pairs"):
+            return None
+        return tuple(self.folder.read_table(f"{self._verdicts}/{name}") for name in ("targets", "pairs"))
+
+    def _targets(self, chunk: slice) -> tuple[pa.Table, pa.Table]:
+        """The rows and pairs of a chunk: they depend on nothing outside of it, because a pairing sees one prompt."""
+        stages = {name: CANDIDATES if name == PREVIOUS else opponents_stage(name) for name in self.weights}
+        targets, scores_BK = choose_targets(
+            {name: self._preferences(name, chunk) for name in self.weights},
+            self._finished(CANDIDATES, chunk),
+            {name: self._finished(stage, chunk) for name, stage in stages.items()},
+            self.weights,
+            pairing=self.players.pairing,
+            truncated=self.players.truncated,
+            self_comparison=self.players.self_comparison,
+        )
+        return carriers.targets_tables(self.prompts[chunk], targets, scores_BK)
 
     # --- chunks ------------------------------------------------------------------------------------------------------
 
-    def _each_chunk(self, stage: str, label: str, units: int, unit: str, make: Callable[[slice], pa.Table]) -> None:
-        """Makes this rank's missing chunks of a stage; `units` of work for each prompt."""
-        world, size = self.players.world, self.settings.chunk_prompts
-        mine = range(world.rank, self.settings.num_chunks, world.size)
-        missing = [index for index in mine if not self.folder.has_chunk(stage, index)]
-        if missing:
-            lengths = {index: len(self.prompts[index * size : (index + 1) * size]) * units for index in missing}
-            bar = self.players.progress(f"round {self.round_index}: {label}", sum(lengths.values()), unit)
-            try:
-                for index in missing:
-                    table = make(slice(index * size, (index + 1) * size))
-                    self.folder.write_chunk(stage, index, table)
-                    bar.update(lengths[index])
-            finally:
-                bar.close()
-        world.barrier()
+    def _job(
+        self,
+        stage: str,
+        files: str,
+        works_on: str,
+        label: str,
+        work: tuple[int, str],
+        make: Callable[[slice], pa.Table],
+        close: Callable[[], None] = lambda: None,
+    ) -> Job:
+        """This rank's missing chunks.
+
+        Args:
+            stage: see `Job`.
+            files: where the chunks lie in the round's folder.
+            works_on: see `Engine.works_on`.
+            label: what the progress bar says.
+            work: units of work for each prompt, and what they are called.
+            make: the table of a chunk's prompts.
+            close: see `Job`.
+        """
+        units, unit = work
+        mine = range(self.players.world.rank, self.settings.num_chunks, self.players.world.size)
+        missing = [index for index in mine if not self.folder.has_chunk(files, index)]
+        lengths = {index: len(self.prompts[self._slice(index)]) * units for index in missing}
+        return Job(
+            stage=stage,
+            place=self.players.device if works_on == POLICY else works_on,
+            units=lengths,
+            make=lambda index: self.folder.write_chunk(files, index, make(self._slice(index))),
+            close=close,
+            open_bar=lambda: self.players.progress(f"round {self.round_index}: {label}", sum(lengths.values()), unit),
+        )
+
+    def _slice(self, index: int) -> slice:
+        """The prompts of a chunk."""
+        size = self.settings.chunk_prompts
+        return slice(index * size, (index + 1) * size)
 
     def _engine(self, stage: str) -> Engine:
         return self.players.engine if stage in (CANDIDATES, DRAWS) else self.players.opponent_engine
@@ -309,28 +358,28 @@ class _Play:
         """Who answers in a stage of generation."""
         if stage in (CANDIDATES, DRAWS):
             return self.players.policies.named(PREVIOUS)
-        names = {opponents_stage(name): name for name in self.players.opponent.weights(self.round_index)}
+        names = {opponents_stage(name): name for name in self.weights}
         return self.players.opponent.policy(names[stage], self.players.policies)
 
-    def _candidates(self, stage: str, chunk: slice) -> Candidates:
-        index = chunk.start // self.settings.chunk_prompts
+    def _candidates(self, stage: str, chunk: slice, policy: str) -> Candidates:
         return carriers.candidates_from(
-            self.folder.read_chunk(stage, index),
+            self._read(stage, chunk),
             self.prompts[chunk],
             self.prompt_token_ids[chunk],
-            policy=self._policy(stage).name,
+            policy=policy,
             sampling=self._engine(stage).sampling,
         )
 
-    def _preferences(self, name: str) -> PreferenceMatrix:
+    def _preferences(self, name: str, chunk: slice) -> PreferenceMatrix:
         stage = f"{self._verdicts}/{'self' if name == PREVIOUS else slug(name)}"
-        table = self.folder.read_stage(stage, self.settings.num_chunks)
-        return carriers.preferences_from(table, self_play=name == PREVIOUS)
+        return carriers.preferences_from(self._read(stage, chunk), self_play=name == PREVIOUS)
 
-    def _finished(self, stage: str) -> list[Tensor]:
+    def _finished(self, stage: str, chunk: slice) -> list[Tensor]:
         """[B][K] False where a response was truncated; an imported round may have another K at each prompt."""
-        table = self.folder.read_stage(stage, self.settings.num_chunks)
-        finished: dict[str, list[bool]] = {prompt.prompt_id: [] for prompt in self.prompts}
-        for row in table.select(["prompt_id", "finish_reason"]).to_pylist():
+        finished: dict[str, list[bool]] = {prompt.prompt_id: [] for prompt in self.prompts[chunk]}
+        for row in self._read(stage, chunk).select(["prompt_id", "finish_reason"]).to_pylist():
             finished[row["prompt_id"]].append(row["finish_reason"] == "stop")
         return [torch.tensor(values) for values in finished.values()]
+
+    def _read(self, stage: str, chunk: slice) -> pa.Table:
+        return self.folder.read_chunk(stage, chunk.start // self.settings.chunk_prompts)

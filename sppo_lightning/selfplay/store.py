@@ -225,8 +225,13 @@ def logps_stage(name: str, mismatched: bool = False) -> str:
 
 def kept_candidates(folder: RoundFolder) -> dict[str, list[int]]:
     """Prompt id -> the candidates that are trained on, in the round's order; prompts without any are left out."""
+    return kept_of(folder.read_table("targets"))
+
+
+def kept_of(targets: pa.Table) -> dict[str, list[int]]:
+    """The same from the table of targets, or a part of it."""
     kept: dict[str, list[int]] = {}
-    for row in folder.read_table("targets").to_pylist():
+    for row in targets.to_pylist():
         if row["trained"]:
             kept.setdefault(row["prompt_id"], []).append(row["candidate"])
     return kept
