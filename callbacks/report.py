@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import lightning.pytorch as pl
 from sppo_lightning.callbacks.round_end import RoundEndCallback, run_loggers, self_play_data
 
@@ -42,16 +44,20 @@ class RunReport(RoundEndCallback):
         self._write(trainer, pl_module)
 
     def _write(self, trainer: pl.Trainer, module: PolicyModule) -> None:
-        if not trainer.is_global_zero:
-            return
-        path = module.run_folder.path / REPORT_FILE
-        page, pictures = render([read_run(path.parent)])
-        if path.is_file() and path.read_text(encoding="utf-8") == page:
-            return
-        # The file last: where it is as it should be, the loggers have it.
-        for logger in run_loggers(trainer):
-            logger.log_text(page, REPORT_FILE)
-            for picture in pictures:
-                logger.log_text(on_paper(picture.svg), f"figures/{picture.key}.svg")
-        with atomic_write(path, kind="report") as temporary:
-            temporary.write_text(page, encoding="utf-8")
+        if trainer.is_global_zero:
+            write_report(trainer, module.run_folder.path)
+
+
+def write_report(trainer: pl.Trainer, run: Path) -> None:
+    """Writes the page of a run folder there and into MLflow, unless it is there as it should be. Rank 0 alone."""
+    path = run / REPORT_FILE
+    page, pictures = render([read_run(run)])
+    if path.is_file() and path.read_text(encoding="utf-8") == page:
+        return
+    # The file last: where it is as it should be, the loggers have it.
+    for logger in run_loggers(trainer):
+        logger.log_text(page, REPORT_FILE)
+        for picture in pictures:
+            logger.log_text(on_paper(picture.svg), f"figures/{picture.key}.svg")
+    with atomic_write(path, kind="report") as temporary:
+        temporary.write_text(page, encoding="utf-8")

@@ -57,6 +57,13 @@ class _Kind:
 
 
 _KINDS = {
+    "true_return": _Kind(
+        title="True return",
+        caption="What the control task itself pays, on the evaluation's start states: watched, never learned from. "
+        "A preference may want something else.",
+        unit="return of an episode",
+        curves={"eval/true_return": "last policy"},
+    ),
     "win_rates": _Kind(
         title="Win rate on held-out prompts",
         caption="Against the start it says how far the policy came by its judge, not how hard it is to beat.",
@@ -151,6 +158,7 @@ _KINDS = {
 }
 # What several runs are compared by, one picture each.
 _COMPARED = (
+    "eval/true_return",
     "round/win_rate_vs_start",
     "gap/best_of_n",
     "gap/best_of_n_mixture",

@@ -9,6 +9,7 @@ from sppo_lightning.reporting.panels import Panel
 from sppo_lightning.reporting.record import RunRecord
 
 _ROUND_COLUMNS = {
+    "eval/true_return": ("true return", 1),
     "round/win_rate_vs_start": ("vs start", 3),
     "round/win_rate_vs_previous": ("vs previous", 3),
     "gap/best_of_n": ("gap, last", 3),
