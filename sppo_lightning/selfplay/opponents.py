@@ -15,7 +15,13 @@ PREVIOUS = "previous"
 
 
 class Opponent(ABC):
-    """A mixture of policies, named as the frozen policies of `types.ObjectiveInputs` are."""
+    """A mixture of policies, named as the frozen policies of `types.ObjectiveInputs` are.
+
+    Attributes:
+        mixes_policies: it answers with a `MixedPolicy`, whose weights no folder holds.
+    """
+
+    mixes_policies: bool = False
 
     @abstractmethod
     def weights(self, num_past: int) -> dict[str, float]:
@@ -117,6 +123,8 @@ class AnchorMixture(Opponent):
     Raises:
         ConfigError: `anchor_weight` is outside (0, 1).
     """
+
+    mixes_policies = True
 
     def __init__(self, anchor_weight: float = 0.125) -> None:
         if not 0 < anchor_weight < 1:

@@ -96,6 +96,7 @@ def check_members(data: SelfPlayDataModule) -> None:
     check_steps(data, data.most_steps_per_epoch)
     for source in opponent.stored:
         _check_tokenizer(data, source)
+    _check_engines(data)
 
 
 def check_steps(data: SelfPlayDataModule, steps_per_epoch: int) -> None:
@@ -131,6 +132,17 @@ def check_steps(data: SelfPlayDataModule, steps_per_epoch: int) -> None:
             "and two picked by their win rates bias it; use --data.pairing All",
             stacklevel=2,
         )
+
+
+def _check_engines(data: SelfPlayDataModule) -> None:
+    """Engines in other processes need weights that lie on disk, and what they run on."""
+    if data.opponent.mixes_policies and data.opponent_engine.reads_folder:
+        raise ConfigError(
+            f"data.opponent: {kind(data.opponent)} mixes two policies token by token, and "
+            f"{kind(data.opponent_engine)} samples from one; add --data.opponent_engine Transformers"
+        )
+    for engine in dict.fromkeys((data.engine, data.opponent_engine)):
+        engine.check(data.module.policy_source)
 
 
 def _check_import(data: SelfPlayDataModule) -> None:

@@ -24,6 +24,7 @@ from sppo_lightning.selfplay.store import MANIFEST
 from sppo_lightning.training.compatibility import check_members, check_steps
 from sppo_lightning.training.fork import Fork
 from sppo_lightning.training.loader import StepLoader
+from sppo_lightning.training.offload import TrainingMemory
 from sppo_lightning.training.playing import play
 from sppo_lightning.training.progress import NullProgress
 from sppo_lightning.training.prompt_split import PromptSplit
@@ -243,6 +244,11 @@ class SelfPlayDataModule(pl.LightningDataModule):
             )
         if first.exists and (self.fork or self.first_round_from):
             check_steps(self, -(-first.read_prompts().num_rows // self.global_batch_prompts))
+
+    def setup(self, stage: str) -> None:
+        """Has engines know whose memory they may ask for."""
+        for engine in (self.engine, self.opponent_engine):
+            engine.lender = TrainingMemory(self.trainer)  # type: ignore[arg-type]
 
     # --- rounds ------------------------------------------------------------------------------------------------------
 

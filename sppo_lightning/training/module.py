@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import lightning.pytorch as pl
@@ -95,6 +96,7 @@ class PolicyModule(pl.LightningModule):
 
         self.policy: nn.Module | None = None
         self._tokenizer: Any = None
+        self.scratch_export: Path | None = None  # where the weights in memory lie for other processes, if they do
         # Saved with the weights: whose they are, the fit they are in the middle of, and its learning-rate schedule.
         self.in_memory = (MAIN, 0)
         self.in_training: tuple[int, int] | None = None  # round and phase
@@ -123,7 +125,9 @@ class PolicyModule(pl.LightningModule):
         policy, round_index = self.in_memory
         return LivePolicy(
             name=policy_name(round_index, policy),
-            folder=self.run_folder.policy_source(round_index, self.policy_source, policy),
+            folder=str(
+                self.scratch_export or self.run_folder.policy_source(round_index, self.policy_source, policy)
+            ),
             model=self.policy,
             tokenizer=self.tokenizer,
         )

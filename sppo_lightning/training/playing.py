@@ -11,6 +11,7 @@ from sppo_lightning.selfplay.players import RoundPlayers, RoundSettings
 from sppo_lightning.selfplay.round import play_round
 from sppo_lightning.training.policies import ReachablePolicies
 from sppo_lightning.training.reference import existing_policies, reference_function
+from sppo_lightning.training.scratch_export import policy_on_disk
 from sppo_lightning.training.world import TrainerWorld
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def play(data: SelfPlayDataModule, round_index: int, phase_index: int, global_st
     )
     # Lightning asks for loaders in training mode with gradients on.
     module.eval()
-    with torch.no_grad():
+    with torch.no_grad(), policy_on_disk(data, world):
         play_round(
             folder,
             round_index=round_index,
