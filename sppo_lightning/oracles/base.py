@@ -39,9 +39,19 @@ class PreferenceOracle(ABC):
     works_on: str = "policy"
 
     @property
+    def itself(self) -> PreferenceOracle:
+        """Whose verdicts these are: another oracle's where this one only keeps them."""
+        return self
+
+    @property
     def name(self) -> str:
         """Names this oracle's preference files; the class name unless a subclass says otherwise."""
         return type(self).__name__
+
+    @property
+    def usd(self) -> float | None:
+        """What its queries have cost since it was made, US dollars; None where it does not count them itself."""
+        return None
 
     def check_prompts(self, prompts: Sequence[Prompt]) -> None:  # noqa: B027 - most oracles judge answers to anything
         """Refuses prompts that it cannot judge answers to, before anything is generated.

@@ -94,6 +94,10 @@ class PairwiseOracle(PreferenceOracle):
                 verdicts.append((as_shown + 1 - as_swapped) / 2)
         return verdicts
 
+    def most_usd(self, pair: Pair) -> float | None:
+        """The most that a verdict on a pair can cost, US dollars; None where the judge does not know."""
+        return None if self.usd_per_query is None else self.queries_per_pair * self.usd_per_query
+
     def compare(self, candidates: Candidates, opponents: Candidates | None = None) -> PreferenceMatrix:
         """Judges every pair of different texts once; see `judge`."""
         pairs = AskedPairs(candidates, opponents)

@@ -14,7 +14,22 @@ from sppo_lightning.types import Candidates, PreferenceMatrix
 
 
 class Scorer(ABC):
-    """Rates each response by itself. Subclasses take plain constructor arguments."""
+    """Rates each response by itself. Subclasses take plain constructor arguments.
+
+    Attributes:
+        costs: see `PreferenceOracle`.
+        usd_per_query: what a score costs, where the scorer knows.
+        not_deciding: see `PreferenceOracle`.
+    """
+
+    costs: bool = True
+    usd_per_query: float | None = None
+    not_deciding: frozenset[str] = frozenset()
+
+    @property
+    def itself(self) -> Scorer:
+        """Whose scores these are: another scorer's where this one only keeps them."""
+        return self
 
     @abstractmethod
     def score(self, candidates: Candidates) -> Tensor:
@@ -35,6 +50,8 @@ class TargetLength(Scorer):
     Raises:
         ConfigError: a target below 1.
     """
+
+    costs = False
 
     def __init__(self, num_tokens: int = 128) -> None:
         if num_tokens < 1:
@@ -67,6 +84,7 @@ class ScoreToPreference(PreferenceOracle):
     """
 
     gives_scores = True
+    asked_by = "response"
 
     def __init__(self, scorer: Scorer, scale: float = 1.0) -> None:
         if not scale > 0:
