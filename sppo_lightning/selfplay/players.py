@@ -66,6 +66,7 @@ class RoundPlayers:
         say: tells them something once.
         device: where the policy is, such as "cpu" or "cuda:0".
         cpu_at_once: how many stages may work on the CPU at the same time.
+        reference_apart: `reference_logps` of pi_t can be called while an engine uses pi_t in this process.
     """
 
     engine: Engine
@@ -88,3 +89,4 @@ class RoundPlayers:
     say: Callable[[str], None] = lambda _: None
     device: str = "cpu"
     cpu_at_once: int = 1
+    reference_apart: bool = False

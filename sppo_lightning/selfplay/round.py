@@ -228,8 +228,9 @@ class _Play:
         for name in sorted(self.players.needs, key=lambda name: name != PREVIOUS):
             job = self.freeze(name, mismatched)
             job.uses = verdicts
-            # Those that are not in memory anyway are loaded one at a time, and not beside an engine.
-            job.after = [*jobs, *([] if name == PREVIOUS else answers)]
+            # Policies that are not in memory are loaded one at a time, and not beside an engine.
+            apart = name == PREVIOUS and (self.players.reference_apart or self.players.engine.reads_folder)
+            job.after = [*jobs, *([] if apart else answers)]
             jobs.append(job)
         return jobs
 

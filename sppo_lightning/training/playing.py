@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import os
+from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from sppo_lightning.io import carriers
+from sppo_lightning.selfplay.opponents import PREVIOUS
 from sppo_lightning.selfplay.players import RoundPlayers, RoundSettings
 from sppo_lightning.selfplay.round import play_round
 from sppo_lightning.training.policies import ReachablePolicies
+from sppo_lightning.training.policy import LivePolicy
 from sppo_lightning.training.reference import existing_policies, reference_function
 from sppo_lightning.training.scratch_export import policy_on_disk
+from sppo_lightning.training.twin import TwinPolicies, twin_of
 from sppo_lightning.training.world import TrainerWorld
 
 if TYPE_CHECKING:
@@ -49,6 +56,10 @@ def play(data: SelfPlayDataModule, round_index: int, phase_index: int, global_st
             num_chunks=-(-len(prompts) // data.chunk_prompts),
         )
     policies = ReachablePolicies(module, round_index, phase_index)
+    cpu_at_once = _stages_on_cpu(module.trainer)
+    twin = None
+    if cpu_at_once > 1 and isinstance(policies.named(PREVIOUS), LivePolicy):
+        twin = twin_of(policies.named(PREVIOUS).model)
     players = RoundPlayers(
         engine=data.engine,
         opponent_engine=data.opponent_engine,
@@ -57,7 +68,10 @@ def play(data: SelfPlayDataModule, round_index: int, phase_index: int, global_st
         pairing=data.pairing,
         policies=policies,
         needs=existing_policies(module.objective.needs, module.schedule, phase_index, round_index),
-        reference_logps=reference_function(policies, data.max_pack_tokens),
+        reference_logps=reference_function(
+            policies if twin is None else TwinPolicies(policies, policies.named(PREVIOUS).model, twin),
+            data.max_pack_tokens,
+        ),
         log_z_draws=module.objective.log_z_draws,
         mismatched=module.objective.mismatched,
         shared=phase.shares,
@@ -71,6 +85,10 @@ def play(data: SelfPlayDataModule, round_index: int, phase_index: int, global_st
             for earlier in range(data.first_round, round_index)
             if data.reward_model is not None and data.reward_model.earlier_rounds
         ],
+        say=_say_once,
+        device=str(module.device),
+        cpu_at_once=cpu_at_once,
+        reference_apart=twin is not None,
     )
     # Lightning asks for loaders in training mode with gradients on.
     module.eval()
@@ -86,3 +104,14 @@ def play(data: SelfPlayDataModule, round_index: int, phase_index: int, global_st
         )
     policies.close()
     module.train()
+
+
+def _stages_on_cpu(trainer: Trainer) -> int:
+    """How many stages may work at once without sharing a core: each takes as many threads as PyTorch is set to."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // (torch.get_num_threads() * trainer.num_devices))
+
+
+@cache
+def _say_once(text: str) -> None:
+    rank_zero_info(text)
