@@ -26,7 +26,7 @@ class Constrained(ComposedOracle):
 
     With v the amount by which a response breaks a constraint (`Constraint`), 0 if it keeps it:
 
-        veto: a response that breaks any loses to one that breaks none, P = 0. Two that break some are alike, 1/2.
+        veto: a response that breaks any loses to one that breaks none, P = 0. Everything else the oracle decides.
         lexicographic: the first constraint of the list on which two responses differ decides, less broken wins, P = 1.
             Where they break all alike, the oracle decides. A degree of breaking is thus unlearnt step by step.
         lagrangian: logit P' = logit P - multiplier * (v - v'), v summed over the constraints: rules have a price. After
@@ -141,7 +141,7 @@ class Constrained(ComposedOracle):
         """Which pairs the rules decide, and P(row beats column) there, both [B, K, J]."""
         if self.mode == "veto":
             row_BK1, column_B1J = (broken_CBK > 0).any(dim=0)[:, :, None], (broken_CBJ > 0).any(dim=0)[:, None, :]
-            return row_BK1 | column_B1J, (1 + column_B1J.double() - row_BK1.double()) / 2
+            return row_BK1 != column_B1J, (column_B1J & ~row_BK1).double()
         wins_BKJ = torch.full(more_CBKJ.shape[1:], 0.5, dtype=torch.float64)
         for more_BKJ in more_CBKJ.flip(0).nan_to_num(0.0):  # the most important one has the last word
             wins_BKJ = torch.where(more_BKJ == 0, wins_BKJ, (more_BKJ < 0).double())

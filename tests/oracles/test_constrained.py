@@ -20,10 +20,11 @@ def probs(oracle, texts=SAY):
 
 
 def test_veto():
-    judged = probs(Constrained(JUDGE, [RULE]))
+    judged, free = probs(Constrained(JUDGE, [RULE])), probs(JUDGE)
     assert judged[:2, 2:].tolist() == [[1, 1], [1, 1]]
-    assert judged[2:, 2:].tolist() == [[0.5, 0.5], [0.5, 0.5]]
-    assert float(judged[0, 1]) == pytest.approx(1 / (1 + math.exp(-1)))
+    assert torch.equal(judged[2:, 2:], free[2:, 2:])  # "bad bad" is not worse by the rule
+    assert torch.equal(judged[:2, :2], free[:2, :2])
+    assert len(free[:2, :2].unique()) == len(free[2:, 2:].unique()) == 3
 
 
 def test_lexicographic():
@@ -76,7 +77,7 @@ def test_against_opponents_and_ragged_prompts():
     ours, theirs = candidates({"q": ["bad"], "r": ["ok", "bad"]}), candidates({"q": ["ok", "bad"], "r": ["bad"]})
     matrix = Constrained(JUDGE, [RULE]).compare(ours, theirs)
     assert matrix.judged_BKJ.tolist() == [[[True, True], [False, False]], [[True, False], [True, False]]]
-    assert matrix.probs_BKJ[0, 0].tolist() == [0, 0.5]
+    assert matrix.probs_BKJ[0, 0].tolist() == [0, 0.5]  # "bad" is on both sides
     assert [float(p) for p in matrix.probs_BKJ[1, :, 0]] == [1, 0.5]
 
 

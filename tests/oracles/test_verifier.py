@@ -70,5 +70,5 @@ def test_prompts_that_cannot_be_verified_are_refused(settings, metadata, rule):
 def test_settings_that_cannot_be():
     with pytest.raises(ConfigError, match=r"data\.oracle\.extract: '\(' is not a regular expression"):
         Verifier(extract="(")
-    with pytest.raises(ConfigError, match=r"data\.oracle\.match must be exact or regex, got 'equal'"):
+    with pytest.raises(ConfigError, match=r"data\.oracle\.match must be exact, regex or unit_test, got 'equal'"):
         Verifier(match="equal")

@@ -1,0 +1,121 @@
+"""Runs programs that nobody has read against tests, in processes that may do little."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal
+
+from sppo_lightning.errors import ConfigError, OracleError
+
+Verdict = Literal["passed", "failed", "timeout", "killed"]
+
+_RUNNER = Path(__file__).with_name("sandbox_runner.py")
+_CLOCK_PER_CPU = 4  # a busy machine gives a process a part of its time
+_SLACK_S = 60.0
+# Nothing of this process's environment goes in. The hash seed makes the order of a set the same each time.
+_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0"} | dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"
+)
+
+
+class Sandbox:
+    """Runs (program, tests) pairs: first the program, then the tests in the same namespace, and nothing may raise.
+
+    Each pair gets a process of its own, forked from one that runs nothing, in a session of its own: an empty folder,
+    an empty environment, no input, output thrown away; limits on processor time, clock time and memory; no further
+    process or thread, and no file written (the kernel's limits are 0). Started as root it becomes `nobody`. On Linux
+    further: no network, by a namespace; nothing read but Python and the system's libraries, nothing changed, executed
+    or signalled, by Landlock (5.13 and later). What a machine cannot do of this is said once, in a warning.
+
+    It does NOT protect against: programs that tamper with the tests or with Python in their own process in order to
+    pass, and holes in Python or in the kernel. Where a secret is at stake run the whole command in a container.
+
+    Args:
+        timeout_s: processor time of one pair, in seconds, the tests included.
+        memory_mb: address space of one pair.
+
+    Raises:
+        ConfigError: this system has no such limits (Windows).
+    """
+
+    def __init__(self, timeout_s: int, memory_mb: int) -> None:
+        if os.name != "posix":
+            raise ConfigError("data.oracle.match unit_test runs programs under limits that only Linux and macOS have")
+        self._limits = {"cpu_s": timeout_s, "clock_s": timeout_s * _CLOCK_PER_CPU, "memory_bytes": memory_mb * 2**20}
+        self._has_warned = False
+
+    def run(self, jobs: Sequence[tuple[str, str]]) -> list[Verdict]:
+        """Runs every pair, as many at a time as this process may use cores.
+
+        Args:
+            jobs: N programs, each with its tests.
+
+        Returns:
+            [N] passed; failed: something raised, or the process ended before the tests did; timeout; killed: the
+            program took the process down that had forked it.
+
+        Raises:
+            OracleError: the sandbox itself does not start.
+        """
+        num_lanes = max(1, min(len(jobs), _num_cores()))
+        with ThreadPoolExecutor(num_lanes) as pool:
+            lanes = list(pool.map(self._lane, [jobs[lane::num_lanes] for lane in range(num_lanes)]))
+        verdicts: list[Verdict] = [lanes[place % num_lanes][place // num_lanes] for place in range(len(jobs))]
+        return verdicts
+
+    def _lane(self, jobs: Sequence[tuple[str, str]]) -> list[Verdict]:
+        """One runner's pairs, one after the other; a runner that dies is replaced."""
+        verdicts: list[Verdict] = []
+        while len(verdicts) < len(jobs):
+            new = self._start(jobs[len(verdicts) :])
+            verdicts += new
+            if len(verdicts) < len(jobs):
+                verdicts.append("killed")
+        return verdicts
+
+    def _start(self, jobs: Sequence[tuple[str, str]]) -> list[Verdict]:
+        asked = json.dumps({"jobs": jobs, "limits": self._limits})
+        # Isolated like -I, but for the hash seed.
+        command = [sys.executable, "-s", "-P", "-B", str(_RUNNER)]
+        runner = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd="/",
+            env=_ENVIRONMENT,
+            start_new_session=True,
+        )
+        patience_s = _SLACK_S + (len(jobs) + 1) * float(self._limits["clock_s"])
+        try:
+            said, complaint = runner.communicate(asked, timeout=patience_s)
+        except subprocess.TimeoutExpired:
+            runner.kill()
+            said, complaint = runner.communicate()
+        lines = [json.loads(line) for line in said.splitlines() if line.endswith("}")]
+        if not lines:
+            reason = complaint.strip().splitlines()[-1:] or [f"exit code {runner.returncode}"]
+            raise OracleError(f"Verifier: the sandbox of match unit_test does not start here: {reason[0]}")
+        self._warn(lines[0]["missing"])
+        return [line["verdict"] for line in lines[1:]]
+
+    def _warn(self, missing: Sequence[str]) -> None:
+        if missing and not self._has_warned:
+            self._has_warned = True
+            warnings.warn(
+                f"data.oracle Verifier: the sandbox is incomplete on this machine: {'; '.join(missing)}. Run the "
+                "command in a container or as a user of its own if the policy's programs are not to be trusted",
+                stacklevel=2,
+            )
+
+
+def _num_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
