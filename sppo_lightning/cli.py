@@ -6,11 +6,12 @@ The verbs that measure, in `cli_verbs`, are subclasses.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import cached_property
 from typing import Any, ClassVar
 
+import lightning.pytorch as pl
 import torch
 import yaml
 from jsonargparse import ArgumentError
@@ -59,6 +60,10 @@ class SelfPlayCLI(LightningCLI):
 
     run: RunFolder
     extra_keys: ClassVar[dict[str, Any]] = {}  # key -> type, of a verb's own arguments
+    model_kind: ClassVar[type[pl.LightningModule]] = PolicyModule
+    data_kind: ClassVar[type[pl.LightningDataModule]] = SelfPlayDataModule
+    refused: ClassVar[Mapping[str, str]] = REFUSED
+    default_callbacks: ClassVar[Sequence[str]] = [f"sppo_lightning.callbacks.{name}" for name in DEFAULT_CALLBACKS]
 
     def __init__(self, **kwargs: Any) -> None:
         """Runs the whole command, and lets go of the run folder however it ends."""
@@ -79,14 +84,14 @@ class SelfPlayCLI(LightningCLI):
         )
         parser.set_defaults(
             {
-                "model": {"class_path": "sppo_lightning.training.module.PolicyModule"},
-                "data": {"class_path": "sppo_lightning.training.data.SelfPlayDataModule"},
+                "model": {"class_path": f"{self.model_kind.__module__}.{self.model_kind.__name__}"},
+                "data": {"class_path": f"{self.data_kind.__module__}.{self.data_kind.__name__}"},
                 "trainer.default_root_dir": "runs/sppo",
                 "trainer.devices": 1,
                 "trainer.enable_progress_bar": False,
                 "trainer.enable_model_summary": False,
                 "trainer.log_every_n_steps": 1,
-                "trainer.callbacks": [{"class_path": f"sppo_lightning.callbacks.{name}"} for name in DEFAULT_CALLBACKS],
+                "trainer.callbacks": [{"class_path": path} for path in self.default_callbacks],
             }
         )
         parser.link_arguments("seed_everything", "data.init_args.seed")
@@ -106,10 +111,10 @@ class SelfPlayCLI(LightningCLI):
         try:
             self.config = parser.parse_args(args)
         except ArgumentError as error:
-            raise ConfigError(explain(error, _command_line(args, self.extra_keys))) from None
+            raise ConfigError(explain(error, self._command_line(args))) from None
         verb = self.config.subcommand
-        defaults = {key: self._parser(verb).get_default(f"trainer.{key}") for key in REFUSED}
-        check(self.config[verb].as_dict(), defaults)
+        defaults = {key: self._parser(verb).get_default(f"trainer.{key}") for key in self.refused}
+        check(self.config[verb].as_dict(), defaults, self.refused)
 
     def before_instantiate_classes(self) -> None:
         """Takes the run folder and compares the settings with those it was started with."""
@@ -147,15 +152,12 @@ class SelfPlayCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A Trainer that cannot be configured into breaking the loop."""
-        assert isinstance(self.model, PolicyModule)
-        assert isinstance(self.datamodule, SelfPlayDataModule)
         config = self.config_init[self.subcommand].trainer
-        rounds = self.datamodule.num_rounds - self.datamodule.first_round
         try:
             return super().instantiate_trainer(
                 logger=self._logger(config.logger),
                 plugins=[*(config.plugins or []), AtomicCheckpointIO()],
-                max_epochs=rounds * self.model.schedule.epochs_in_round(self.datamodule.epochs_per_round),
+                max_epochs=self.num_epochs(self.model, self.datamodule),
                 reload_dataloaders_every_n_epochs=1,
                 use_distributed_sampler=False,
                 enable_checkpointing=False,
@@ -167,10 +169,24 @@ class SelfPlayCLI(LightningCLI):
             reason = " ".join(str(error).split()).rstrip(".!")
             raise ConfigError(f"trainer: {reason}. Check {self._chosen_for_trainer()}") from error
 
-    def fit(self, model: PolicyModule, datamodule: SelfPlayDataModule) -> None:
+    def announcement(self, model: Any, data: Any) -> str:
+        """What is about to be done, in half a line."""
+        return (
+            f"{type(model.objective).__name__} from {model.policy_source}, judged by {data.oracle.name} "
+            f"(seed {data.seed}, {self.trainer.strategy.root_device.type})"
+        )
+
+    def num_epochs(self, model: Any, data: Any) -> int:
+        """Lightning epochs of the whole run."""
+        rounds = data.num_rounds - data.first_round
+        return rounds * model.schedule.epochs_in_round(data.epochs_per_round)
+
+    def fit(self, model: Any, datamodule: Any) -> None:
         """Goes on from the run folder's checkpoint if there is one."""
         self._save_config()
-        self._announce(model, datamodule)
+        begins = "goes on" if self.run.last_checkpoint.is_file() else "begins"
+        rounds = f"{datamodule.num_rounds} rounds" if datamodule.num_rounds > 1 else "1 round"
+        print(f"{self.run} {begins}: {rounds} of {self.announcement(model, datamodule)}", flush=True)
         checkpoint = self.run.last_checkpoint
         try:
             self.trainer.fit(
@@ -228,34 +244,22 @@ class SelfPlayCLI(LightningCLI):
             f"trainer.{key}={value}" for key, value in plain.items() if key not in ("default_root_dir", "logger")
         )
 
-    def _announce(self, model: PolicyModule, data: SelfPlayDataModule) -> None:
-        """One line that says what is about to be done."""
-        begins = "goes on" if self.run.last_checkpoint.is_file() else "begins"
-        rounds = f"{data.num_rounds} rounds" if data.num_rounds > 1 else "1 round"
-        print(
-            f"{self.run} {begins}: {rounds} of {type(model.objective).__name__} from "
-            f"{model.policy_source}, judged by {data.oracle.name} (seed {data.seed}, "
-            f"{self.trainer.strategy.root_device.type})",
-            flush=True,
+    def _command_line(self, args: list[str]) -> CommandLine:
+        sections = {"trainer": Trainer, "model": self.model_kind, "data": self.data_kind}
+        values = {"seed_everything": int, "cpu_threads": int | None, **self.extra_keys}
+        known_keys = [f"{section}.{name}" for section, owner in sections.items() for name in parameters(owner)]
+        return CommandLine(
+            verb=args[0],
+            argv=args[1:],
+            files=read_config_files(args[1:]),
+            roots=sections | values,
+            known_keys=[*known_keys, *values, "config", "print_config", "from", "help"],
         )
 
 
 def _is_fixed(key: str) -> bool:
     """Whether a setting decides what a run computes: MLflow takes a parameter once, and these are worth comparing."""
     return not any(key == name or key.startswith(f"{name}.") for name in MAY_CHANGE)
-
-
-def _command_line(args: list[str], extra_keys: dict[str, Any]) -> CommandLine:
-    sections = {"trainer": Trainer, "model": PolicyModule, "data": SelfPlayDataModule}
-    values = {"seed_everything": int, "cpu_threads": int | None, **extra_keys}
-    known_keys = [f"{section}.{name}" for section, owner in sections.items() for name in parameters(owner)]
-    return CommandLine(
-        verb=args[0],
-        argv=args[1:],
-        files=read_config_files(args[1:]),
-        roots=sections | values,
-        known_keys=[*known_keys, *values, "config", "print_config", "from", "help"],
-    )
 
 
 def _refusal(error: BaseException) -> BaseException:
@@ -282,9 +286,10 @@ def main(verb: str, argv: list[str], command: Callable[..., SelfPlayCLI] | None 
     # In full: an abbreviation would be a second name for a key, and a misspelling could be one.
     parser_kwargs: dict[str, Any] = {"prog": "python -m sppo_lightning", "exit_on_error": False, "allow_abbrev": False}
     usage = {"usage": USAGE.format(verb=verb), "description": "The Trainer's keys:"}
-    (command or _command(verb))(
-        model_class=PolicyModule,
-        datamodule_class=SelfPlayDataModule,
+    kind = command or _command(verb, argv)
+    kind(
+        model_class=getattr(kind, "model_kind", PolicyModule),
+        datamodule_class=getattr(kind, "data_kind", SelfPlayDataModule),
         subclass_mode_model=True,
         subclass_mode_data=True,
         save_config_callback=None,
@@ -296,9 +301,18 @@ def main(verb: str, argv: list[str], command: Callable[..., SelfPlayCLI] | None 
     return 0
 
 
-def _command(verb: str) -> type[SelfPlayCLI]:
+def _command(verb: str, argv: list[str]) -> type[SelfPlayCLI]:
+    # Each of these modules has subclasses of this one's.
+    from sppo_lightning.cli_control import ControlCLI, is_control
+
+    control = is_control(argv)
     if verb == "fit":
-        return SelfPlayCLI
-    from sppo_lightning.cli_verbs import VERBS  # which are subclasses of this module's
+        return ControlCLI if control else SelfPlayCLI
+    if control:
+        raise ConfigError(
+            f"{verb} measures language models; of a run on a control task, fit measures every exported policy itself: "
+            "see eval/ and report.html in its folder"
+        )
+    from sppo_lightning.cli_verbs import VERBS
 
     return VERBS[verb]

@@ -37,6 +37,18 @@ MAY_CHANGE = frozenset(
         "cpu_threads",
         "data.init_args.num_rounds",
         "data.init_args.stop_after",
+        *(
+            f"data.init_args.judging.{name}"
+            for name in (
+                "block_pairs",
+                "cache",
+                "max_quarantined",
+                "max_queries",
+                "max_usd",
+                "retry_failed",
+                "usd_per_query",
+            )
+        ),
         "model.init_args.checkpoint_every_n_steps",
         "trainer.callbacks",
         "trainer.default_root_dir",
@@ -51,19 +63,20 @@ _MAX_SEED = 2**32 - 1  # numpy takes no more
 _MAX_THREADS = 1024
 
 
-def check(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+def check(config: Mapping[str, Any], defaults: Mapping[str, Any], refused: Mapping[str, str]) -> None:
     """Refuses what parses but cannot work, before a class is built.
 
     Args:
         config: the parsed configuration as plain dictionaries: `trainer`, `model`, `data`, `seed_everything`, ...
-        defaults: the Trainer's defaults.
+        defaults: the Trainer's defaults of the keys in `refused`.
+        refused: settings of the Trainer's that cannot work with the loop, and what to write instead.
 
     Raises:
         ConfigError: names the key, and what to write instead.
     """
     if not isinstance(config["trainer"], dict):
         raise ConfigError(f"trainer: expected settings below it, such as accelerator: cpu, got {config['trainer']}")
-    for key, instead in REFUSED.items():
+    for key, instead in refused.items():
         if config["trainer"][key] != defaults[key]:
             raise ConfigError(f"trainer.{key} = {config['trainer'][key]} cannot work with self-play rounds: {instead}")
     _refuse_outside("seed_everything", config["seed_everything"], 0, _MAX_SEED)
