@@ -1,5 +1,6 @@
 """How the contract test builds each oracle, and responses to judge. A new oracle needs one line in EXAMPLES."""
 
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -14,6 +15,7 @@ from sppo_lightning.oracles import (
     Forbidden,
     Function,
     Intransitive,
+    LLMJudge,
     MatrixFunction,
     Noisy,
     PreferenceOracle,
@@ -25,6 +27,8 @@ from sppo_lightning.oracles import (
 )
 from sppo_lightning.types import Candidates, Prompt, SamplingConfig
 
+from .scripted_server import ScriptedServer, longer
+
 # Class name -> a function of an empty folder that returns an oracle which needs no network and no weights.
 EXAMPLES: dict[str, Callable[[Path], PreferenceOracle]] = {
     "StyleGame": lambda folder: StyleGame(),
@@ -35,9 +39,17 @@ EXAMPLES: dict[str, Callable[[Path], PreferenceOracle]] = {
     "Ensemble": lambda folder: Ensemble({"style": StyleGame(), "length": ScoreToPreference(TargetLength(20), 0.1)}),
     "Function": lambda folder: Function(user_file(folder, "prefer")),
     "Intransitive": lambda folder: Intransitive(StyleGame(), strength=0.5),
+    "LLMJudge": lambda folder: LLMJudge("judge", chat_server().url, logprobs=False),
     "MatrixFunction": lambda folder: MatrixFunction(user_file(folder, "judge")),
     "Noisy": lambda folder: Noisy(StyleGame(), flip=0.3, temperature=2.0),
 }
+
+
+@functools.cache
+def chat_server() -> ScriptedServer:
+    """One server on 127.0.0.1 for the whole session; it ends with the process."""
+    return ScriptedServer(longer)
+
 
 USER_FILE = """
 def prefer(pairs):

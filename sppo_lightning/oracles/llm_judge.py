@@ -1,0 +1,224 @@
+"""A chat model behind an OpenAI-compatible server as the judge."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from sppo_lightning.errors import ConfigError, OracleError
+from sppo_lightning.io.endpoints import Answer, Call, EndpointError, Endpoints, EndpointSettings, Refused
+from sppo_lightning.oracles.llm_judge_template import JudgeTemplate
+from sppo_lightning.oracles.llm_reply import NoVerdictError, reply_of, verdict_of
+from sppo_lightning.oracles.pairwise import Pair, PairwiseOracle
+from sppo_lightning.types import Prompt
+
+_ENOUGH_REPLIES = 8
+"""After so many replies without a single verdict, the judge or its template is wrong."""
+
+_TOP_LOGPROBS = 20
+
+
+class LLMJudge(PairwiseOracle):
+    """Asks a chat model which of two responses is better, in both orders.
+
+    Where the server gives the probabilities of the reply's tokens (`top_logprobs`), P = p(A) / (p(A) + p(B)); otherwise
+    the letter in the reply counts as 1 or 0. What names neither letter is no verdict: it is counted
+    (`round/unparsable_replies`, `round/refusals`, ...), never guessed.
+
+    Args:
+        model: the model's name at the server.
+        base_url: the server's address up to and with "/v1", or several of the same model, which share the work.
+        api_key_env: the NAME of the environment variable that holds the API key; not set: no key is sent.
+        template: a YAML file with the texts that the judge is shown; `assets/judges/pairwise.yaml` of this package is
+            the default and shows the keys.
+        temperature: of the judge's own sampling; null does not send one, which some models ask for.
+        max_tokens: of the judge's reply. A template that lets it reason first needs room.
+        logprobs: ask for probabilities. Switch it off for a server that refuses the question for it.
+        extra_body: further fields of every request, such as `{chat_template_kwargs: {enable_thinking: false}}`.
+        usd_per_million_input_tokens: the price of what the judge reads; with the other price, costs are counted.
+        usd_per_million_output_tokens: the price of what it writes.
+        max_concurrent: requests on their way at a time, over all servers.
+        timeout_s: seconds after which a request counts as failed; it is tried again.
+        patience_s: seconds to wait for servers of which none answers, before the run stops; it can be resumed.
+
+    Raises:
+        ConfigError: a setting or the template cannot work.
+    """
+
+    not_deciding = frozenset(
+        {
+            "base_url",
+            "api_key_env",
+            "usd_per_million_input_tokens",
+            "usd_per_million_output_tokens",
+            "max_concurrent",
+            "timeout_s",
+            "patience_s",
+        }
+    )
+
+    def __init__(
+        self,
+        model: str,
+        base_url: str | list[str],
+        api_key_env: str | None = None,
+        template: str = "package:judges/pairwise.yaml",
+        temperature: float | None = 0.0,
+        max_tokens: int = 16,
+        logprobs: bool = True,
+        extra_body: dict[str, Any] | None = None,
+        usd_per_million_input_tokens: float | None = None,
+        usd_per_million_output_tokens: float | None = None,
+        max_concurrent: int = 16,
+        timeout_s: float = 120.0,
+        patience_s: float = 600.0,
+    ) -> None:
+        super().__init__()
+        if max_tokens < 1:
+            raise ConfigError(f"data.oracle.max_tokens must be at least 1; got {max_tokens}")
+        if (usd_per_million_input_tokens is None) != (usd_per_million_output_tokens is None):
+            raise ConfigError(
+                "data.oracle.usd_per_million_input_tokens and usd_per_million_output_tokens go together; 0 is a price"
+            )
+        self.model, self.base_url, self.api_key_env, self.template = model, base_url, api_key_env, template
+        self.temperature, self.max_tokens, self.logprobs = temperature, max_tokens, logprobs
+        self.extra_body = extra_body
+        self.usd_per_million_input_tokens = usd_per_million_input_tokens
+        self.usd_per_million_output_tokens = usd_per_million_output_tokens
+        self.max_concurrent, self.timeout_s, self.patience_s = max_concurrent, timeout_s, patience_s
+        self._endpoints = Endpoints(
+            EndpointSettings(
+                place="data.oracle",
+                base_url=base_url,
+                api_key_env=api_key_env,
+                max_concurrent=max_concurrent,
+                timeout_s=timeout_s,
+                patience_s=patience_s,
+            )
+        )
+        self._template = JudgeTemplate(template)
+        self._counts: Counter[str] = Counter()
+        self._answered_as: str | None = None
+        self._without_verdict = ""  # the first of them
+
+    @property
+    def queries(self) -> int:
+        """Replies received since the object was made."""
+        return self._counts["queries"]
+
+    @property
+    def usd(self) -> float | None:
+        """What they cost; None without prices."""
+        if self.usd_per_million_input_tokens is None or self.usd_per_million_output_tokens is None:
+            return None
+        return (
+            self._counts["prompt_tokens"] * self.usd_per_million_input_tokens
+            + self._counts["completion_tokens"] * self.usd_per_million_output_tokens
+        ) / 1e6
+
+    def check_prompts(self, prompts: Sequence[Prompt]) -> None:
+        """Looks whether the judge is there: the key is set, and the server has the model.
+
+        Raises:
+            ConfigError: the key is missing or refused, or the server lists other models.
+        """
+        for url in self._endpoints.settings.urls:
+            self._endpoints.check_model(url, self.model)
+
+    def prefer_first(self, pairs: Sequence[Pair]) -> list[float | None]:
+        """Asks about every pair in the order in which it is shown; see `PairwiseOracle`."""
+        try:
+            answers = self._endpoints.ask([self._call(pair) for pair in pairs])
+        except EndpointError as error:
+            raise OracleError(f"LLMJudge: {error}") from None  # what lies behind it may quote the key
+        verdicts = [self._verdict(answer) for answer in answers]
+        num_verdicts = self._counts["verdicts"] = self._counts["verdicts"] + sum(v is not None for v in verdicts)
+        if not num_verdicts and self.queries >= _ENOUGH_REPLIES:
+            raise OracleError(
+                f"LLMJudge: none of {self.queries} replies of {self.model} holds a verdict, the first is "
+                f"{self._without_verdict[:200]!r}. Does the model follow data.oracle.template, and is there room in "
+                f"data.oracle.max_tokens={self.max_tokens}?"
+            )
+        return verdicts
+
+    def measured(self) -> dict[str, float]:
+        """See `PairwiseOracle`; also what was asked and spent, replies without a verdict by reason, and retries."""
+        counts = {name: float(count) for name, count in self._counts.items() if name != "verdicts"}
+        spent = {} if self.usd is None else {"usd": self.usd}
+        return super().measured() | counts | spent | {"retries": float(self._endpoints.troubles.total())}
+
+    def _call(self, pair: Pair) -> Call:
+        request: dict[str, Any] = {"model": self.model, "messages": self._template.messages(pair)}
+        request |= {"max_completion_tokens": self.max_tokens, "extra_body": self.extra_body}
+        if self.temperature is not None:
+            request["temperature"] = self.temperature
+        if self.logprobs:
+            request |= {"logprobs": True, "top_logprobs": _TOP_LOGPROBS}
+
+        async def call(client: Any) -> Any:
+            completion = await client.chat.completions.create(**request)
+            return reply_of(completion), completion
+
+        return call
+
+    def _verdict(self, answer: Answer | Refused) -> float | None:
+        if isinstance(answer, Refused):
+            self._note("refused_requests", answer.reason)
+            return None
+        choice, completion = answer.value
+        self._count(completion)
+        try:
+            probability, is_soft = verdict_of(choice, self._template.pattern)
+        except NoVerdictError as error:
+            self._note(error.kind, str(error))
+            return None
+        if self.logprobs and not is_soft:
+            self._counts["hard_verdicts"] += 1
+            if self._counts["hard_verdicts"] == 1:
+                warnings.warn(
+                    f"data.oracle LLMJudge: {self.model} gave no probabilities with its verdict; the letter alone "
+                    "counts, 1 or 0 (round/hard_verdicts)",
+                    stacklevel=2,
+                )
+        return probability
+
+    def _note(self, kind: str, text: str) -> None:
+        self._without_verdict = self._without_verdict or text or kind
+        self._counts[kind] += 1
+        if self._counts[kind] == 1:
+            warnings.warn(
+                f"data.oracle LLMJudge: no verdict ({kind.replace('_', ' ')}), the first: {text[:200]!r}; such pairs "
+                f"stay unjudged and are counted (round/{kind})",
+                stacklevel=2,
+            )
+
+    def _count(self, completion: Any) -> None:
+        """Adds up what was asked, and notices when another model answers."""
+        self._counts["queries"] += 1
+        usage = getattr(completion, "usage", None)
+        self._counts["prompt_tokens"] += getattr(usage, "prompt_tokens", None) or 0
+        self._counts["completion_tokens"] += getattr(usage, "completion_tokens", None) or 0
+        if usage is None:
+            self._counts["unmetered_queries"] += 1
+        answered_as = getattr(completion, "model", None)
+        if answered_as == self._answered_as:
+            return
+        if self._answered_as is not None:
+            raise OracleError(
+                f"LLMJudge: the server answered as {self._answered_as!r} and now as {answered_as!r}; verdicts of two "
+                f"judges do not mix. Ask for one model by its full name: data.oracle.model"
+            )
+        self._answered_as = answered_as
+        if not _same_model(self.model, str(answered_as)):
+            warnings.warn(
+                f"data.oracle LLMJudge: {self.model!r} was asked and {answered_as!r} answered: a second name of the "
+                "same model, or another judge",
+                stacklevel=2,
+            )
+
+
+def _same_model(asked: str, answered: str) -> bool:
+    """`gpt-4o` is answered by `gpt-4o-2024-08-06`, `openai/gpt-4o` by `gpt-4o`."""
+    return answered.startswith(asked) or asked.rsplit("/", 1)[-1] in answered
