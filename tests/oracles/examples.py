@@ -7,6 +7,8 @@ import pkgutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 import sppo_lightning.oracles
 from sppo_lightning.oracles import (
     Constrained,
@@ -14,11 +16,15 @@ from sppo_lightning.oracles import (
     Ensemble,
     Forbidden,
     Function,
+    GeneralPreference,
     Intransitive,
+    LLMBlender,
     LLMJudge,
     MatrixFunction,
     Noisy,
+    PairRM,
     PreferenceOracle,
+    RewardModel,
     ScoreToPreference,
     Shuffled,
     StyleGame,
@@ -27,6 +33,7 @@ from sppo_lightning.oracles import (
 )
 from sppo_lightning.types import Candidates, Prompt, SamplingConfig
 
+from .judge_models import shared
 from .scripted_server import ScriptedServer, longer
 
 # Class name -> a function of an empty folder that returns an oracle which needs no network and no weights.
@@ -39,8 +46,12 @@ EXAMPLES: dict[str, Callable[[Path], PreferenceOracle]] = {
     "Ensemble": lambda folder: Ensemble({"style": StyleGame(), "length": ScoreToPreference(TargetLength(20), 0.1)}),
     "Function": lambda folder: Function(user_file(folder, "prefer")),
     "Intransitive": lambda folder: Intransitive(StyleGame(), strength=0.5),
+    "GeneralPreference": lambda folder: GeneralPreference(shared("gpm"), max_tokens=64, device="cpu"),
+    "LLMBlender": lambda folder: pytest.importorskip("llm_blender") and LLMBlender(shared("blender"), device="cpu"),
     "LLMJudge": lambda folder: LLMJudge("judge", chat_server().url, logprobs=False),
     "MatrixFunction": lambda folder: MatrixFunction(user_file(folder, "judge")),
+    "PairRM": lambda folder: PairRM(shared("pairrm"), device="cpu"),
+    "RewardModel": lambda folder: RewardModel(shared("classifier"), max_tokens=64, device="cpu"),
     "Noisy": lambda folder: Noisy(StyleGame(), flip=0.3, temperature=2.0),
 }
 

@@ -1,0 +1,153 @@
+"""The files of a judge that is a model: found, read and checked early, before anything expensive; never a pickle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from sppo_lightning.errors import ConfigError
+from sppo_lightning.io.assets import resolve
+
+_CONVERT = (
+    'python -c "import torch, safetensors.torch as s; s.save_file({k: v.contiguous() for k, v in '
+    "torch.load('pytorch_model.bin', weights_only=True).items()}, 'model.safetensors')\""
+)
+_SMALL_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
+
+
+class JudgeFiles:
+    """A Hugging Face folder, or a hub id whose files are fetched into the hub's cache on first use.
+
+    Args:
+        source: the folder or hub id.
+        judge: who asks, named in errors.
+    """
+
+    def __init__(self, source: str, judge: str) -> None:
+        self.source, self.judge = source, judge
+
+    def folder(self, weights: bool = False) -> Path:
+        """Where the files are.
+
+        Args:
+            weights: the weights are wanted, too; from the hub only the small files come otherwise.
+
+        Raises:
+            ConfigError: there is no such folder, and no such model on the hub.
+        """
+        path = Path(resolve(self.source)).expanduser()
+        if path.is_dir():
+            return path
+        from huggingface_hub import snapshot_download
+
+        wanted = [*_SMALL_FILES, "*.safetensors"] if weights else list(_SMALL_FILES)
+        try:
+            return Path(snapshot_download(self.source, allow_patterns=wanted))
+        except Exception as error:
+            reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+            raise ConfigError(
+                f"{self.judge}: {self.source} is no folder, and could not be had from the hub ({reason}). Give a "
+                "folder that holds config.json, the tokenizer and model.safetensors, or a hub id that can be reached"
+            ) from error
+
+    def config(self) -> dict[str, Any]:
+        """What config.json says.
+
+        Raises:
+            ConfigError: it is missing, or is not JSON.
+        """
+        path = self.folder() / "config.json"
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise ConfigError(f"{self.judge}: {path} is missing; a model's folder says there what it is") from error
+        except (ValueError, OSError) as error:
+            raise ConfigError(f"{self.judge}: {path} cannot be read as JSON ({error})") from error
+        if not isinstance(content, dict):
+            raise ConfigError(f"{self.judge}: {path} must hold an object, it holds a {type(content).__name__}")
+        return content
+
+    def tokenizer(self) -> Any:
+        """The tokenizer.
+
+        Raises:
+            ConfigError: there is none to be read.
+        """
+        from transformers import AutoTokenizer
+
+        try:
+            return AutoTokenizer.from_pretrained(self.folder())
+        except Exception as error:
+            raise ConfigError(
+                f"{self.judge}: no tokenizer can be read from {self.source} ({_first_line(error)}). It needs "
+                "tokenizer.json, or the files that its tokenizer_config.json names"
+            ) from error
+
+    def check_weights(self) -> None:
+        """Refuses a local folder without safetensors, before they are needed.
+
+        Raises:
+            ConfigError: there are none, or only a pickle.
+        """
+        path = Path(resolve(self.source)).expanduser()
+        if path.is_dir():
+            self._shards(path)
+
+    def tensors(self, names: Iterable[str] | None = None) -> dict[str, Tensor]:
+        """Tensors of the checkpoint by name, on the CPU.
+
+        Args:
+            names: only those of these that are there. Not set: all.
+
+        Raises:
+            ConfigError: the weights are missing, damaged or a pickle.
+        """
+        from safetensors import safe_open
+
+        wanted = None if names is None else set(names)
+        found: dict[str, Tensor] = {}
+        for path in self._shards(self.folder(weights=True)):
+            try:
+                with safe_open(path, framework="pt") as file:
+                    found |= {name: file.get_tensor(name) for name in file.keys() if wanted is None or name in wanted}  # noqa: SIM118
+            except Exception as error:
+                raise ConfigError(
+                    f"{self.judge}: {path} is damaged or not a safetensors file ({_first_line(error)}); fetch it again"
+                ) from error
+        return found
+
+    def tensor_names(self) -> set[str]:
+        """Names of all tensors of the checkpoint; see `tensors` for errors."""
+        from safetensors import safe_open
+
+        names: set[str] = set()
+        for path in self._shards(self.folder(weights=True)):
+            try:
+                with safe_open(path, framework="pt") as file:
+                    names |= set(file.keys())
+            except Exception as error:
+                raise ConfigError(
+                    f"{self.judge}: {path} is damaged or not a safetensors file ({_first_line(error)}); fetch it again"
+                ) from error
+        return names
+
+    def _shards(self, folder: Path) -> list[Path]:
+        shards = sorted(folder.glob("*.safetensors"))
+        if shards:
+            return shards
+        pickles = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))
+        if pickles:
+            raise ConfigError(
+                f"{self.judge}: {self.source} has its weights only as a pickle ({', '.join(pickles)}), which could run "
+                f"anybody's code and is never loaded. Convert a file that you trust, in that folder: {_CONVERT}"
+            )
+        raise ConfigError(f"{self.judge}: {self.source} holds no weights; expected model.safetensors in {folder}")
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0][:200] if text else type(error).__name__
