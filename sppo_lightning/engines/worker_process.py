@@ -16,14 +16,13 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from sppo_lightning.io.secrets import redact
 
 _LOG_LINES = 20
-# What a worker that was told to stop gets to let go of the device by itself.
+# What a worker that was told to stop gets to let go of the device by itself, and one that was killed to be gone.
 _GRACE_S = 5.0
 
 
@@ -117,8 +116,9 @@ class WorkerProcess:
         while self._is_idle() and self._has_ended() is None and time.monotonic() < until:
             time.sleep(0.01)
         # The leader is not waited for before: until then its id, and so its group's, belongs to nobody else.
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        os.killpg(self._process.pid, signal.SIGKILL)
+        while _living(self._process.pid) and time.monotonic() < until + _GRACE_S:
+            time.sleep(0.01)
         self._process.wait()
         self._ended = True
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -152,3 +152,17 @@ class WorkerProcess:
         temporary = self._folder / f".{name}"
         temporary.write_text(json.dumps(value), encoding="utf-8")
         temporary.replace(self._folder / name)
+
+
+def _living(group: int) -> list[int]:
+    """The processes of a group that still hold memory, read from /proc; elsewhere than on Linux, none that is known."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            # pid (name) state parent group ...; the name may hold anything.
+            state, _, its_group, *_ = stat.read_text().rpartition(")")[2].split()
+        except OSError:  # gone since it was listed
+            continue
+        if int(its_group) == group and state not in "ZX":
+            found.append(int(stat.parent.name))
+    return found
