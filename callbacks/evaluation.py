@@ -57,9 +57,9 @@ class HeldOutEvaluation(RoundEndCallback):
 
     def _measure(self, trainer: pl.Trainer, module: PolicyModule, round_index: int) -> dict[str, float]:
         began = time.perf_counter()
-        policies = ReachablePolicies(module, round_index + 1)
+        policies, data = ReachablePolicies(module, round_index + 1), self_play_data(trainer)
         bank = held_out_bank(trainer, module, policies)
-        verdicts = VerdictBank(bank, self.oracle or self_play_data(trainer).oracle)
+        verdicts = VerdictBank(bank, data.kept(self.oracle or data.oracle))
         new, previous, start = (
             Samples(member=member_of_round(module, index), count=self.num_samples)
             for index in (round_index + 1, module.run_folder.last_exported(round_index), 0)

@@ -58,11 +58,11 @@ class Gaps(RoundEndCallback):
 
     def _measure(self, trainer: pl.Trainer, module: PolicyModule, round_index: int, folder: Path) -> None:
         began = time.perf_counter()
-        policies = ReachablePolicies(module, round_index + 1)
+        policies, data = ReachablePolicies(module, round_index + 1), self_play_data(trainer)
         bank = held_out_bank(trainer, module, policies)
         found = measure_exploitability(
             members_until(module, round_index),
-            VerdictBank(bank, self_play_data(trainer).oracle, self.num_prompts),
+            VerdictBank(bank, data.kept(data.oracle), self.num_prompts),
             self.n,
             self.num_samples,
         )

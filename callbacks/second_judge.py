@@ -48,14 +48,13 @@ class SecondJudge(RoundEndCallback):
     def _measure(
         self, trainer: pl.Trainer, module: PolicyModule, round_index: int, oracle: PreferenceOracle
     ) -> dict[str, float]:
-        policies = ReachablePolicies(module, round_index + 1)
+        policies, data = ReachablePolicies(module, round_index + 1), self_play_data(trainer)
         bank = held_out_bank(trainer, module, policies)
         new, start = (
             Samples(member=member_of_round(module, index), count=self.num_samples) for index in (round_index + 1, 0)
         )
         first_B, second_B = (
-            _win_rates(VerdictBank(bank, judge).compare(new, start))
-            for judge in (self_play_data(trainer).oracle, oracle)
+            _win_rates(VerdictBank(bank, data.kept(judge)).compare(new, start)) for judge in (data.oracle, oracle)
         )
         policies.close()
         both = ~(first_B.isnan() | second_B.isnan())

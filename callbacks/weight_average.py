@@ -49,18 +49,16 @@ class WeightAverage(RoundEndCallback):
         log_measured(trainer, module, round_index, "average", lambda: self._measure(trainer, module, round_index))
 
     def _measure(self, trainer: pl.Trainer, module: PolicyModule, round_index: int) -> dict[str, float]:
-        began, name = time.perf_counter(), f"average_{round_index:03d}"
+        began, name, data = time.perf_counter(), f"average_{round_index:03d}", self_play_data(trainer)
         mixture, folder = module.run_folder.path / "exports" / MIXTURE_FILE, module.run_folder.path / "exports" / name
         if not mixture.is_file():
             raise ConfigError("WeightAverage averages exports/mixture.json; put Gaps before it in trainer.callbacks")
         if not folder.is_dir():
-            average_weights(Mixture.read(mixture), folder, self_play_data(trainer).progress)
+            average_weights(Mixture.read(mixture), folder, data.progress)
         policies = ReachablePolicies(module, round_index + 1)
         members = members_until(module, round_index)
         average = Member(name=name, source=str(folder))
-        verdicts = VerdictBank(
-            held_out_bank(trainer, module, policies), self_play_data(trainer).oracle, self.num_prompts
-        )
+        verdicts = VerdictBank(held_out_bank(trainer, module, policies), data.kept(data.oracle), self.num_prompts)
         against = replies_against(Contestant.of(average), [members[0], members[-1]], verdicts, self.n, self.num_samples)
         won = verdicts.compare(
             Samples(member=average, count=self.num_samples), Samples(member=members[0], count=self.num_samples)

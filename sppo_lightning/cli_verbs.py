@@ -97,7 +97,9 @@ class MeasuringCLI(SelfPlayCLI):
             folder=self.run.path / "eval" if begun else Path(f"{beside}.parts"),
             start=model.policy_source,
             engine=data.engine,
-            oracle=data.oracle,
+            oracle=data.judging.keep(
+                data.oracle, self.run.path if begun else Path(f"{beside}.parts"), "held-out", data.progress
+            ),
             judge=judge_name(data.oracle, self._resolved["data"]["init_args"]["oracle"]),
             open_policy=PolicyShelf(model, self.trainer.strategy.root_device),
             seed=data.seed,

@@ -32,3 +32,10 @@ class EngineError(SPPOError, RuntimeError):
 
 class RunFolderError(SPPOError, RuntimeError):
     """A run folder whose state forbids going on: locked, changed settings, a damaged or missing file."""
+
+
+class BudgetError(SPPOError, RuntimeError):
+    """A judge would cost more than the limit allows. What was judged is kept, and a higher limit goes on."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h: try again later
+    heading = "stopped before the budget is exceeded"

@@ -112,10 +112,12 @@ class Candidates:
     def __len__(self) -> int:
         return len(self.prompts)
 
-    def at(self, part: slice) -> Candidates:
-        """The responses to some of the prompts."""
+    def at(self, part: slice | Sequence[int]) -> Candidates:
+        """The responses to some of the prompts, by their numbers."""
+        chosen = range(len(self))[part] if isinstance(part, slice) else part
         fields = ("prompts", "prompt_token_ids", "token_ids", "texts", "finish_reasons", "sampler_logps")
-        return replace(self, **{name: getattr(self, name)[part] for name in fields})
+        kept = {name: [values[b] for b in chosen] for name in fields if (values := getattr(self, name))}
+        return replace(self, **kept)
 
     @property
     def num_candidates(self) -> list[int]:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import torch
@@ -20,6 +16,7 @@ from sppo_lightning.evaluation.responses import ResponseBank
 from sppo_lightning.io.carriers import PREFERENCES, preferences_from, preferences_table
 from sppo_lightning.io.chunks import find_chunk, read_chunk, write_chunk
 from sppo_lightning.oracles.base import PreferenceOracle
+from sppo_lightning.oracles.identity import identity
 from sppo_lightning.types import Candidates, PreferenceMatrix, ProgressBar
 
 _PAIRS_A_CHUNK = 4096
@@ -52,7 +49,7 @@ class VerdictBank:
     def __init__(self, responses: ResponseBank, oracle: PreferenceOracle, num_prompts: int | None = None) -> None:
         self.responses, self.oracle = responses, oracle
         self.num_prompts = len(responses.prompts[:num_prompts])
-        judge = f"{oracle.name}-{hashlib.sha256(json.dumps(_settings(oracle)).encode()).hexdigest()[:8]}"
+        judge = f"{oracle.name}-{identity(oracle)[:8]}"
         self._folder = responses.folder / "head_to_head" / judge / f"{responses.key}-{self.num_prompts}"
         self._read: dict[Match, PreferenceMatrix] = {}
 
@@ -171,26 +168,3 @@ def _transposed(matrix: PreferenceMatrix) -> PreferenceMatrix:
         self_play=False,
         prompt_ids=matrix.prompt_ids,
     )
-
-
-def _settings(value: Any, depth: int = 3) -> Any:
-    """What tells two judges of one name apart: the arguments they were made with, nested judges' too."""
-    if isinstance(value, str | int | float | bool | None):
-        return value
-    if depth == 0:
-        return type(value).__qualname__
-    if isinstance(value, list | tuple):
-        return [_settings(item, depth - 1) for item in value]
-    if isinstance(value, Mapping):
-        return {str(key): _settings(item, depth - 1) for key, item in value.items()}
-    # An argument `scale` is kept as the attribute `scale` or `_scale`.
-    names = {name: next((a for a in (name, f"_{name}") if hasattr(value, a)), None) for name in _arguments(value)}
-    kept = {name: _settings(getattr(value, place), depth - 1) for name, place in names.items() if place}
-    return {"class": type(value).__qualname__, **kept}
-
-
-def _arguments(value: Any) -> list[str]:
-    try:
-        return list(inspect.signature(type(value)).parameters)
-    except ValueError:  # a type of Python's own
-        return []

@@ -171,7 +171,7 @@ class AskedPairs:
             row, column = (self.candidates, b, i), (self.columns, b, j)
             rows.append(column if is_turned else row)
             columns.append(row if is_turned else column)
-        return _single_responses(rows), _single_responses(columns)
+        return single_responses(rows), single_responses(columns)
 
     def matrix(self, verdicts: Sequence[float | None], wanted_BKJ: Tensor | None = None) -> PreferenceMatrix:
         """Puts the verdicts on `unique` where they belong.
@@ -202,7 +202,7 @@ class AskedPairs:
         )
 
 
-def _single_responses(responses: Sequence[tuple[Candidates, int, int]]) -> Candidates:
+def single_responses(responses: Sequence[tuple[Candidates, int, int]]) -> Candidates:
     """[N] prompts with one response each, taken out of (candidates, b, k)."""
     first = responses[0][0]
     return Candidates(

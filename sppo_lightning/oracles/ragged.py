@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sppo_lightning.errors import OracleError
-from sppo_lightning.types import Candidates
+from sppo_lightning.types import Candidates, PreferenceMatrix
 
 
 def check_same_prompts(candidates: Candidates, opponents: Candidates | None) -> Candidates:
@@ -36,6 +36,21 @@ def judged_mask(candidates: Candidates, columns: Candidates) -> Tensor:
     has_row_BK = torch.arange(int(rows_B.max())) < rows_B[:, None]
     has_column_BJ = torch.arange(int(columns_B.max())) < columns_B[:, None]
     return has_row_BK[:, :, None] & has_column_BJ[:, None, :]
+
+
+def check_matrix(oracle: str, matrix: PreferenceMatrix, candidates: Candidates, opponents: Candidates | None) -> None:
+    """Somebody else's class may not know the rules.
+
+    Raises:
+        OracleError: the verdicts are not about these responses: another shape or kind.
+    """
+    expected = (len(candidates), max(candidates.num_candidates), max((opponents or candidates).num_candidates))
+    if tuple(matrix.probs_BKJ.shape) != expected or matrix.self_play != (opponents is None):
+        raise OracleError(
+            f"{oracle} returned preferences of shape {tuple(matrix.probs_BKJ.shape)} with "
+            f"self_play={matrix.self_play}; for {expected[0]} prompts, {expected[1]} candidates and {expected[2]} "
+            f"opponents it must be {expected} with self_play={opponents is None}"
+        )
 
 
 def pad(values_BK: Sequence[Sequence[float]], fill: float, dtype: torch.dtype) -> Tensor:

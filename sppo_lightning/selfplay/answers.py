@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sppo_lightning.engines.base import Engine
-from sppo_lightning.errors import EngineError, OracleError
+from sppo_lightning.errors import EngineError
 from sppo_lightning.oracles.base import PreferenceOracle
+from sppo_lightning.oracles.ragged import check_matrix
 from sppo_lightning.types import Candidates, PreferenceMatrix, Prompt
 
 
@@ -60,11 +61,4 @@ def check_verdicts(
     Raises:
         OracleError: the matrix has another shape or kind.
     """
-    columns = opponents or candidates
-    expected = (len(candidates), max(candidates.num_candidates), max(columns.num_candidates))
-    if tuple(matrix.probs_BKJ.shape) != expected or matrix.self_play != (opponents is None):
-        raise OracleError(
-            f"{type(oracle).__name__} returned preferences of shape {tuple(matrix.probs_BKJ.shape)} with "
-            f"self_play={matrix.self_play}; for {expected[0]} prompts, {expected[1]} candidates and {expected[2]} "
-            f"opponents it must be {expected} with self_play={opponents is None}"
-        )
+    check_matrix(oracle.name, matrix, candidates, opponents)

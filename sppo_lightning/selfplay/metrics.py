@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pyarrow.compute as pc
 
+from sppo_lightning.selfplay.quarantine import quarantined
 from sppo_lightning.selfplay.store import IMPORTED, RoundFolder
 
 
@@ -49,6 +50,7 @@ def round_metrics(folder: RoundFolder, oracle: str, shared: Sequence[str] = ()) 
         "round/truncated_share": pc.mean(pc.equal(candidates["finish_reason"], "length").cast("float32")).as_py(),
         "round/duplicate_share": 1 - len(repeats) / candidates.num_rows,
         "round/skipped_prompts": num_prompts - len(taught),
+        "round/quarantined": len(quarantined(folder, oracle)),
         "round/trained_responses": pc.sum(targets["trained"].cast("int64")).as_py(),
         "cost/oracle_queries": queries,
         "cost/generated_tokens": generated,

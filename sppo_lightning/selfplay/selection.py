@@ -41,6 +41,7 @@ def choose_targets(
     Returns:
         B targets, and [B, K] the scores of the candidates, see `mean_scores`.
     """
+    quarantined_B = _quarantined(matrices)
     if truncated == "drop":
         matrices = {name: _without(matrix, finished, opponents_finished[name]) for name, matrix in matrices.items()}
     rates = [win_rates(matrices[name], self_comparison) for name in weights]
@@ -51,12 +52,19 @@ def choose_targets(
         K = len(finished_K)
         win_rate_K = win_rate_BK[b, :K]
         trainable_K = ~win_rate_K.isnan() & (finished_K if truncated != "keep" else torch.ones_like(finished_K))
+        trainable_K = trainable_K & ~quarantined_B[b]
         if own is None:
             targets.append(_by_win_rate(pairing, win_rate_K, trainable_K))
         else:
             assert own.judged_BKJ is not None
             targets.append(pairing(own.probs_BKJ[b, :K, :K], own.judged_BKJ[b, :K, :K], win_rate_K, trainable_K))
     return targets, None if own is None else mean_scores(own, self_comparison)
+
+
+def _quarantined(matrices: Mapping[str, PreferenceMatrix]) -> Tensor:
+    """Bool [B]: nothing counts as judged against one of the opponents; see `selfplay.quarantine`."""
+    judged = [matrix.judged_BKJ for matrix in matrices.values() if matrix.judged_BKJ is not None]
+    return torch.stack([~judged_BKJ.any(2).any(1) for judged_BKJ in judged]).any(0)
 
 
 def _by_win_rate(pairing: Pairing, win_rate_K: Tensor, trainable_K: Tensor) -> Targets:

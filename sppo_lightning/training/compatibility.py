@@ -61,6 +61,16 @@ def check_members(data: SelfPlayDataModule) -> None:
             "oracle that does (ScoreToPreference, Verifier), or have a reward model fitted on its verdicts: add "
             "--data.reward_model BradleyTerryRewardModel"
         )
+    if objective.reads_scores and data.judging.leaves_out_pairs and data.reward_model is None:
+        raise ConfigError(
+            f"data.judging: model.objective {name} needs a score of every response, and leaving out pairs leaves none; "
+            "set data.judging.pair_share to 1 and certainty to null"
+        )
+    if data.judging.certainty is not None and not isinstance(data.pairing, BestWorst):
+        raise ConfigError(
+            f"data.judging.certainty: data.pairing {kind(data.pairing)} trains on more than the best and the worst "
+            "response, so no pair is certain to be useless; use data.pairing BestWorst, or data.judging.pair_share"
+        )
     if objective.log_z_draws and set(opponents) != {PREVIOUS}:
         raise ConfigError(
             f"data.opponent: model.objective.log_z draws estimates log Z from win rates against pi_t, and with "

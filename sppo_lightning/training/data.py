@@ -14,6 +14,7 @@ from jsonargparse import lazy_instance
 from sppo_lightning.engines.base import Engine
 from sppo_lightning.errors import ConfigError, RunFolderError
 from sppo_lightning.oracles.base import PreferenceOracle
+from sppo_lightning.oracles.judging import Judging
 from sppo_lightning.selfplay.dataset import GlobalBatch, RoundDataset
 from sppo_lightning.selfplay.official import import_round
 from sppo_lightning.selfplay.opponents import Opponent, SelfPlay
@@ -49,6 +50,7 @@ class SelfPlayDataModule(pl.LightningDataModule):
         engine: samples responses.
         opponent_engine: samples the responses of opponents that are not the candidates themselves. Not set: `engine`.
         oracle: judges pairs of responses.
+        judging: what is kept of its verdicts, what they may cost, and which pairs are left out.
         opponent: whose responses the candidates are compared with.
         pairing: which responses and pairs are trained on.
         num_rounds: rounds of the run.
@@ -105,6 +107,7 @@ class SelfPlayDataModule(pl.LightningDataModule):
         opponent_engine: Engine | None = None,
         export_every: int = 1,
         reward_model: RewardModel | None = None,
+        judging: Judging = Judging(),  # noqa: B008 - frozen
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -131,7 +134,7 @@ class SelfPlayDataModule(pl.LightningDataModule):
         self.prompts_source = prompts
         self.engine, self.opponent_engine = engine, opponent_engine or engine
         self.oracle, self.opponent, self.pairing = oracle, opponent, pairing
-        self.reward_model = reward_model
+        self.reward_model, self.judging = reward_model, judging
         self.num_rounds = num_rounds
         self.num_candidates = num_candidates
         self.num_opponent_candidates = num_opponent_candidates or num_candidates
@@ -179,6 +182,10 @@ class SelfPlayDataModule(pl.LightningDataModule):
         """The oracle of each of a round's phases."""
         return [phase.oracle or self.oracle for phase in self.module.schedule.phases]
 
+    def kept(self, oracle: PreferenceOracle, purpose: str = "held-out") -> PreferenceOracle:
+        """A judge of this run, asked within its budget and about nothing that is known (`data.judging`)."""
+        return self.judging.keep(oracle, self.module.run_folder.path, purpose, self.progress)
+
     @property
     def prompts(self) -> PromptSplit:
         """The run's prompts, read and split."""
@@ -212,6 +219,7 @@ class SelfPlayDataModule(pl.LightningDataModule):
     def prepare_data(self) -> None:
         """Reads and checks the prompts, before the model is loaded."""
         check_members(self)
+        self.judging.check(self.judges)
         for judge in self.judges:
             judge.check_prompts([*self.prompts.train, *self.prompts.held_out])
         run, digest = self.module.run_folder, self.prompts.digest

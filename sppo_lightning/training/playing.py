@@ -14,6 +14,7 @@ from sppo_lightning.io import carriers
 from sppo_lightning.selfplay.opponents import PREVIOUS
 from sppo_lightning.selfplay.players import RoundPlayers, RoundSettings
 from sppo_lightning.selfplay.round import play_round
+from sppo_lightning.training.judge import judge_of_round
 from sppo_lightning.training.policies import ReachablePolicies
 from sppo_lightning.training.policy import LivePolicy
 from sppo_lightning.training.reference import existing_policies, reference_function
@@ -63,7 +64,9 @@ def play(data: SelfPlayDataModule, round_index: int, phase_index: int, global_st
     players = RoundPlayers(
         engine=data.engine,
         opponent_engine=data.opponent_engine,
-        oracle=phase.oracle or data.oracle,
+        oracle=judge_of_round(
+            data, phase.oracle or data.oracle, folder, prompts, settings, round_index, phase_index
+        ),
         opponent=data.opponent,
         pairing=data.pairing,
         policies=policies,

@@ -1,0 +1,96 @@
+"""The judge of a round, as a run's settings have it: kept, paid for, asked about some of the pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+
+from sppo_lightning.functional.seeds import derive_seed
+from sppo_lightning.io import carriers
+from sppo_lightning.oracles.base import PreferenceOracle
+from sppo_lightning.oracles.round_judge import RoundJudge
+from sppo_lightning.selfplay.opponents import PREVIOUS
+from sppo_lightning.selfplay.players import RoundSettings
+from sppo_lightning.selfplay.quarantine import quarantined
+from sppo_lightning.selfplay.store import CANDIDATES, RoundFolder
+from sppo_lightning.training.run_folder import policy_name
+from sppo_lightning.types import Candidates, Prompt, SamplingConfig
+
+if TYPE_CHECKING:
+    from sppo_lightning.training.data import SelfPlayDataModule
+
+
+def judge_of_round(
+    data: SelfPlayDataModule,
+    oracle: PreferenceOracle,
+    folder: RoundFolder,
+    prompts: Sequence[Prompt],
+    settings: RoundSettings,
+    round_index: int,
+    phase_index: int,
+) -> PreferenceOracle:
+    """Who judges round t; says first what that can cost.
+
+    Args:
+        data: the run's members and settings, attached to a Trainer.
+        oracle: who judges this phase.
+        folder: the round's, which may hold verdicts already.
+        prompts: the round's.
+        settings: how the round's data are made.
+        round_index: t.
+        phase_index: which of the schedule's phases.
+    """
+    judging, run = data.judging, data.module.run_folder
+    if "preferences" not in data.module.schedule.phases[phase_index].shares:
+        pairs, responses = _questions(data, settings, round_index)
+        for line in judging.estimate(
+            oracle,
+            run.path,
+            f"round {round_index}",
+            pairs=int(judging.pair_share * len(prompts) * pairs),
+            responses=len(prompts) * responses,
+        ):
+            rank_zero_info(line)
+    earlier = [
+        _Responses(run.round(index, phase_index), policy_name(index), data.engine.sampling)
+        for index in range(data.first_round, round_index)
+    ]
+    purpose = f"round_{round_index:03d}" + (f"/phase_{phase_index}" if phase_index else "")
+    return RoundJudge(
+        data.kept(oracle, purpose).for_round(earlier),
+        prompts,
+        seed=derive_seed(settings.seed, "pairs", round_index),
+        share=judging.pair_share,
+        certainty=judging.certainty,
+        only_finished=data.truncated != "keep",
+        max_quarantined=judging.max_quarantined,
+        quarantined=quarantined(folder, oracle.name) if folder.exists else [],
+    )
+
+
+def _questions(data: SelfPlayDataModule, settings: RoundSettings, round_index: int) -> tuple[int, int]:
+    """Pairs and responses that a prompt has to be judged, with every opponent and further draw."""
+    K, J, draws = settings.num_candidates, settings.num_opponent_candidates, data.module.objective.log_z_draws
+    opponents = data.opponent.weights(round_index)
+    others = sum(name != PREVIOUS for name in opponents)
+    pairs = K * (K - 1) // 2 * (PREVIOUS in opponents) + K * J * others + draws * K
+    return pairs, K + J * others + draws
+
+
+class _Responses(Iterable[Candidates]):
+    """pi_t's responses in an earlier round, chunk by chunk, read when they are iterated over."""
+
+    def __init__(self, folder: RoundFolder, policy: str, sampling: SamplingConfig) -> None:
+        self._folder, self._policy, self._sampling = folder, policy, sampling
+
+    def __iter__(self) -> Iterator[Candidates]:
+        prompts, token_ids = carriers.prompts_from(self._folder.read_prompts())
+        size = self._folder.settings["chunk_prompts"]
+        for index in range(self._folder.settings["num_chunks"]):
+            part = slice(index * size, (index + 1) * size)
+            table = self._folder.read_chunk(CANDIDATES, index)
+            yield carriers.candidates_from(
+                table, prompts[part], token_ids[part], policy=self._policy, sampling=self._sampling
+            )
