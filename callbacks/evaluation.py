@@ -12,7 +12,7 @@ from sppo_lightning.callbacks.round_end import RoundEndCallback, log_metrics, se
 from sppo_lightning.evaluation.contestants import Contestant
 from sppo_lightning.evaluation.verdicts import Samples, VerdictBank, win_rates_by_prompt
 from sppo_lightning.functional.intervals import win_rate_interval
-from sppo_lightning.functional.logps import TokenRows
+from sppo_lightning.functional.rows import TokenRows
 from sppo_lightning.io.files import read_json, write_json_atomic
 from sppo_lightning.oracles.base import PreferenceOracle
 from sppo_lightning.training.module import PolicyModule

@@ -12,7 +12,8 @@ from sppo_lightning.callbacks.measured import log_measured
 from sppo_lightning.callbacks.round_end import RoundEndCallback, self_play_data
 
 from sppo_lightning.functional.intervals import mean_interval
-from sppo_lightning.functional.logps import TokenRows, split_rows, token_logps
+from sppo_lightning.functional.logps import token_logps
+from sppo_lightning.functional.rows import TokenRows, split_rows
 from sppo_lightning.io.files import write_json_atomic
 from sppo_lightning.reporting.record import TOKEN_RATIOS
 from sppo_lightning.training.module import PolicyModule

@@ -232,7 +232,7 @@ def make_run(root: Path, policy: Path, callbacks: list[Any] | None = None, modul
             "epochs_per_round": 2,
             "global_batch_prompts": 4,
             "held_out": 3,
-            "max_pack_tokens": 100,
+            "max_pack_tokens": 60,
             "chunk_prompts": 5,
             "seed": 3,
         }

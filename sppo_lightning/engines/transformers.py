@@ -17,7 +17,7 @@ from sppo_lightning.engines.sampling import sampling_config
 from sppo_lightning.engines.seeded_sampler import SeededSampler
 from sppo_lightning.engines.terminators import finish_reason, terminators
 from sppo_lightning.errors import ConfigError, EngineError
-from sppo_lightning.functional.logps import split_rows
+from sppo_lightning.functional.rows import split_rows
 from sppo_lightning.io.chat import encode_prompt
 from sppo_lightning.types import Candidates, PolicyHandle, Prompt
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sppo_lightning.functional.logps import TokenRows
+from sppo_lightning.functional.rows import TokenRows, split_evenly, split_prompts
 from sppo_lightning.functional.seeds import derive_seed
 from sppo_lightning.selfplay.mismatched import next_prompts_response
 from sppo_lightning.selfplay.store import DRAWS, RoundFolder, kept_candidates, logps_stage
@@ -226,30 +226,24 @@ class RoundDataset:
         order = torch.randperm(len(self.groups), generator=generator).tolist()
         return [order[start : start + global_batch_prompts] for start in range(0, len(order), global_batch_prompts)]
 
-    def batch(self, indices: Sequence[int], *, rank: int, world_size: int, max_pack_tokens: int) -> GlobalBatch:
-        """One rank's share of a global step, as packs of whole prompts.
+    def batch(
+        self, indices: Sequence[int], *, rank: int, world_size: int, max_pack_tokens: int, packed: bool = True
+    ) -> GlobalBatch:
+        """One rank's share of a global step, about as many tokens as the others', as packs of whole prompts.
 
         Args:
             indices: the step's prompts, from `step_plan`.
             rank: this process.
             world_size: number of processes.
-            max_pack_tokens: bound on a pack's rows times its longest row; a prompt that exceeds it alone is a pack.
+            max_pack_tokens: bound on a pack's tokens; a prompt that exceeds it alone is a pack.
+            packed: the policy takes rows without padding; else padding counts, too.
         """
-        groups = sorted((self.groups[index] for index in list(indices)[rank::world_size]), key=_longest_row)
-        packs: list[list[PromptGroup]] = []
-        num_rows = 0
-        for group in groups:  # shortest first, so that the newest is a pack's longest and little is padded
-            num_rows += len(group.response_ids)
-            if not packs or num_rows * _longest_row(group) > max_pack_tokens:
-                packs.append([])
-                num_rows = len(group.response_ids)
-            packs[-1].append(group)
+        groups = [self.groups[index] for index in indices]
+        lengths = [(len(group.prompt_ids), list(map(len, group.response_ids))) for group in groups]
+        mine = split_evenly([prompt + sum(responses) for prompt, responses in lengths], world_size)[rank]
+        packs = split_prompts([lengths[index] for index in mine], max_pack_tokens, packed=packed)
         return GlobalBatch(
-            packs=[make_pack(pack) for pack in packs],
+            packs=[make_pack([groups[mine[index]] for index in pack]) for pack in packs],
             num_prompts=len(indices),
-            mismatched=[group.mismatched for group in groups if group.mismatched is not None],
+            mismatched=[row for index in mine if (row := groups[index].mismatched) is not None],
         )
-
-
-def _longest_row(group: PromptGroup) -> int:
-    return len(group.prompt_ids) + max(map(len, group.response_ids))

@@ -9,7 +9,7 @@ from typing import Literal
 from torch import Tensor
 
 from sppo_lightning.engines.base import Engine
-from sppo_lightning.functional.logps import TokenRows
+from sppo_lightning.functional.rows import TokenRows
 from sppo_lightning.oracles.base import PreferenceOracle
 from sppo_lightning.selfplay.opponents import Opponent
 from sppo_lightning.selfplay.pairing import Pairing

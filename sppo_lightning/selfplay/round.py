@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from sppo_lightning.engines.base import Engine
-from sppo_lightning.functional.logps import TokenRows
+from sppo_lightning.functional.rows import TokenRows
 from sppo_lightning.functional.seeds import derive_seed
 from sppo_lightning.io import carriers
 from sppo_lightning.io.crash_points import crash_point
@@ -122,7 +122,11 @@ class _Play:
         together = overlapping(jobs, self.players.cpu_at_once)
         if together:
             self.players.say(f"overlapping, chunk by chunk: {', '.join(together)}")
+        start = time.perf_counter()
         seconds = run_jobs(jobs, self.players.cpu_at_once, lambda stage: crash_point(f"before_stage:{stage}"))
+        if together:
+            twice_s = sum(seconds.values()) - (time.perf_counter() - start)
+            self.measured["time/overlap"] = max(0.0, twice_s)
         for stage, spent_s in seconds.items():
             self.measured[f"time/{stage}"] = self.measured.get(f"time/{stage}", 0.0) + spent_s
         self.players.world.barrier()

@@ -66,8 +66,8 @@ class SelfPlayDataModule(pl.LightningDataModule):
             either; "keep": trained on as they are, without a terminator.
         self_comparison: count a response's comparison with itself (1/2) in its win rate, as SPPO's official data do; it
             shrinks the step to (K-1)/K of eta.
-        max_pack_tokens: tokens, padding included, that go through the model at once; bounds memory, never changes the
-            result.
+        max_pack_tokens: tokens that go through the model at once, each prompt counted once; bounds memory, never
+            changes the result.
         chunk_prompts: prompts in one chunk of generating or judging, the most work a kill loses.
         stop_after: "play": stop when a round's data are complete, "round": stop when a round is exported; the same
             command goes on.
@@ -272,6 +272,7 @@ class SelfPlayDataModule(pl.LightningDataModule):
             max_pack_tokens=self.max_pack_tokens,
             rank=trainer.global_rank,
             world_size=trainer.world_size,
+            packed=self.module.layout.packed,
         )
 
     def transfer_batch_to_device(self, batch: GlobalBatch, device: torch.device, dataloader_idx: int) -> GlobalBatch:

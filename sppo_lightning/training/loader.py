@@ -21,6 +21,7 @@ class StepLoader:
         max_pack_tokens: tokens in one pack.
         rank: this process.
         world_size: number of processes.
+        packed: the policy takes rows without padding.
     """
 
     def __init__(
@@ -32,10 +33,12 @@ class StepLoader:
         max_pack_tokens: int,
         rank: int,
         world_size: int,
+        packed: bool = True,
     ) -> None:
         self.dataset = dataset
         self._plan = dataset.step_plan(epoch, global_batch_prompts)
         self._max_pack_tokens, self._rank, self._world_size = max_pack_tokens, rank, world_size
+        self._packed = packed
         self._position = 0
         self._start = 0
 
@@ -47,7 +50,11 @@ class StepLoader:
         for step in range(start, len(self._plan)):
             self._position = step + 1
             yield self.dataset.batch(
-                self._plan[step], rank=self._rank, world_size=self._world_size, max_pack_tokens=self._max_pack_tokens
+                self._plan[step],
+                rank=self._rank,
+                world_size=self._world_size,
+                max_pack_tokens=self._max_pack_tokens,
+                packed=self._packed,
             )
 
     def state_dict(self) -> dict[str, int]:

@@ -11,25 +11,30 @@ import lightning.pytorch as pl
 import torch
 from jsonargparse import lazy_instance
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import get_scheduler
 
 from sppo_lightning.errors import ConfigError
-from sppo_lightning.functional.logps import TokenRows, response_logps
+from sppo_lightning.functional.forward import Layout
+from sppo_lightning.functional.layout import layout_of
+from sppo_lightning.functional.logps import response_loss
+from sppo_lightning.functional.rows import TokenRows
 from sppo_lightning.io.crash_points import crash_point
 from sppo_lightning.objectives import SPPO
 from sppo_lightning.objectives.base import Objective
-from sppo_lightning.selfplay.dataset import GlobalBatch
+from sppo_lightning.selfplay.dataset import GlobalBatch, Pack
 from sppo_lightning.training.checkpoint import RoundCheckpoint
-from sppo_lightning.training.policy import LivePolicy, export_policy, load_policy, load_tokenizer
+from sppo_lightning.training.policy import MIXED, LivePolicy, export_policy, load_policy, load_tokenizer
 from sppo_lightning.training.reference import frozen_logps
 from sppo_lightning.training.round_start import restore_round_start, save_round_start
 from sppo_lightning.training.run_folder import RunFolder, policy_name
 from sppo_lightning.training.schedule import MAIN, Position, Schedule
 from sppo_lightning.training.schedules import PlayThenTrain
 from sppo_lightning.training.step_metrics import StepMetrics
+from sppo_lightning.types import ObjectiveInputs, ObjectiveOutputs
 
 if TYPE_CHECKING:
     from sppo_lightning.training.data import SelfPlayDataModule
@@ -51,9 +56,12 @@ class PolicyModule(pl.LightningModule):
             18-epoch schedule after 1). Not set: the epochs of the round, or of the run with reset_optimizer never.
         reset_optimizer: "round": a fresh optimiser and learning-rate schedule for each fit; "never": they go on.
         max_grad_norm: gradients are clipped to this 2-norm; not set: no clipping.
-        dtype: of the weights in training and in exports.
+        dtype: of the weights in training and in exports; "bfloat16-mixed": float32 weights, products in bfloat16.
+        gradient_checkpointing: compute activations twice instead of keeping them: a third more work, less memory.
         checkpoint_every_n_steps: distance of checkpoints within an epoch; there is always one at an epoch's end.
         trust_remote_code: run Python code that comes with the policy's files.
+        chat_template_arguments: what the chat template is told besides the turns, such as Qwen3's
+            `{enable_thinking: false}`; it is written into the exports' templates.
     """
 
     def __init__(
@@ -67,9 +75,11 @@ class PolicyModule(pl.LightningModule):
         lr_schedule_epochs: int | None = None,
         reset_optimizer: Literal["round", "never"] = "round",
         max_grad_norm: float | None = 1.0,
-        dtype: Literal["float32", "bfloat16"] = "float32",
+        dtype: Literal["float32", "bfloat16", "bfloat16-mixed"] = "float32",
+        gradient_checkpointing: bool = False,
         checkpoint_every_n_steps: int = 100,
         trust_remote_code: bool = False,
+        chat_template_arguments: dict[str, bool | int | str] | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= warmup_ratio < 1:
@@ -90,9 +100,11 @@ class PolicyModule(pl.LightningModule):
         self._lr_schedule_epochs = lr_schedule_epochs
         self.reset_optimizer = reset_optimizer
         self._max_grad_norm = max_grad_norm
-        self.policy_dtype = getattr(torch, dtype)
+        self.policy_dtype = dtype if dtype == MIXED else getattr(torch, dtype)
+        self._gradient_checkpointing = gradient_checkpointing
         self._checkpoint_every_n_steps = checkpoint_every_n_steps
         self.trust_remote_code = trust_remote_code
+        self._chat_template_arguments = chat_template_arguments
 
         self.policy: nn.Module | None = None
         self._tokenizer: Any = None
@@ -103,6 +115,7 @@ class PolicyModule(pl.LightningModule):
         self.began_at = 0  # the global step at which that phase began
         self.rounds_finished = 0
         self._steps_per_epoch = 1
+        self._layout: Layout | None = None
 
     # --- the policy --------------------------------------------------------------------------------------------------
 
@@ -115,7 +128,7 @@ class PolicyModule(pl.LightningModule):
     def tokenizer(self) -> Any:
         """The policy's tokenizer; read without the model."""
         if self._tokenizer is None:
-            self._tokenizer = load_tokenizer(self.policy_source, self.trust_remote_code)
+            self._tokenizer = load_tokenizer(self.policy_source, self.trust_remote_code, self._chat_template_arguments)
         return self._tokenizer
 
     @property
@@ -125,9 +138,7 @@ class PolicyModule(pl.LightningModule):
         policy, round_index = self.in_memory
         return LivePolicy(
             name=policy_name(round_index, policy),
-            folder=str(
-                self.scratch_export or self.run_folder.policy_source(round_index, self.policy_source, policy)
-            ),
+            folder=str(self.scratch_export or self.run_folder.policy_source(round_index, self.policy_source, policy)),
             model=self.policy,
             tokenizer=self.tokenizer,
         )
@@ -168,7 +179,19 @@ class PolicyModule(pl.LightningModule):
             self.in_memory = (MAIN, self.rounds_finished)
             source = self.run_folder.policy_source(self.rounds_finished, self.policy_source)
             # After a resume nothing else would switch gradient checkpointing and the like on.
-            self.policy = load_policy(source, self.policy_dtype, self.trust_remote_code).train()
+            policy: Any = load_policy(source, self.policy_dtype, self.trust_remote_code).train()
+            if self._gradient_checkpointing:
+                policy.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            self.policy = policy
+
+    @property
+    def layout(self) -> Layout:
+        """How rows go through the policy; said once."""
+        if self._layout is None:
+            assert self.policy is not None
+            self._layout = layout_of(self.policy)
+            rank_zero_info(f"training: {self._layout}")
+        return self._layout
 
     def configure_callbacks(self) -> list[pl.Callback]:
         """Checkpoints are part of the loop, not a matter of configuration."""
@@ -242,11 +265,8 @@ class PolicyModule(pl.LightningModule):
         total_weight = torch.zeros((), device=self.device)
         mismatched = self._mismatched_log_ratio(batch) if self.objective.mismatched else None
         for pack in batch.packs:
-            policy_logps_R = response_logps(self.policy, pack.rows)
-            # Among the inputs is frozen_logps["previous"]: log pi_t, fixed when the round was played.
-            inputs = replace(pack.inputs(policy_logps_R), kl_logps_R=mismatched)
-            outputs = self.objective(inputs)
-            self.manual_backward((outputs.loss * outputs.weight).sum())
+            loss, inputs, outputs = self._loss(pack, mismatched)
+            self.manual_backward(loss)
             total_weight += outputs.weight.sum()
             step_metrics.update(inputs, outputs)
         grad_norm = self._normalise_and_clip(total_weight)
@@ -265,6 +285,23 @@ class PolicyModule(pl.LightningModule):
             for logger in self.loggers:
                 logger.log_metrics(metrics, step=step)
         crash_point("after_step_metrics")
+
+    def _loss(self, pack: Pack, mismatched: Tensor | None) -> tuple[Tensor, ObjectiveInputs, ObjectiveOutputs]:
+        """A pack's summed loss, and what the objective saw and answered."""
+        assert self.policy is not None
+        # Among the inputs is frozen_logps["previous"]: log pi_t, fixed when the round was played.
+        fixed = replace(pack.inputs(torch.empty(0, device=self.device)), kl_logps_R=mismatched)
+        inputs, outputs = fixed, None
+
+        def loss_of(logps_R: Tensor) -> Tensor:
+            nonlocal inputs, outputs
+            inputs = replace(fixed, policy_logps_R=logps_R)
+            outputs = self.objective(inputs)
+            return (outputs.loss * outputs.weight).sum()
+
+        loss = response_loss(self.policy, pack.rows, loss_of)
+        assert outputs is not None
+        return loss, inputs, outputs
 
     @torch.no_grad()
     def _mismatched_log_ratio(self, batch: GlobalBatch) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,27 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from sppo_lightning.errors import ConfigError
+from sppo_lightning.functional.packed_attention import enable_packed_attention
+from sppo_lightning.functional.precision import compute_dtype, compute_in
 from sppo_lightning.io.assets import resolve
+from sppo_lightning.io.chat import pin_template_arguments
 from sppo_lightning.io.files import atomic_folder, link_tree
 
+MIXED = "bfloat16-mixed"
 
-def load_tokenizer(source: str, trust_remote_code: bool = False) -> Any:
+
+def load_tokenizer(
+    source: str, trust_remote_code: bool = False, template_arguments: Mapping[str, bool | int | str] | None = None
+) -> Any:
     """The tokenizer of a Hugging Face folder or hub id, with a pad token.
 
+    Args:
+        source: where it lies.
+        trust_remote_code: run code that comes with it.
+        template_arguments: see `io.chat.pin_template_arguments`.
+
     Raises:
-        ConfigError: there is none to be read.
+        ConfigError: there is none to be read, or its chat template does not read one of the arguments.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(resolve(source), trust_remote_code=trust_remote_code)
@@ -27,18 +40,25 @@ def load_tokenizer(source: str, trust_remote_code: bool = False) -> Any:
         raise ConfigError(_unreadable(source, "tokenizer", error)) from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    pin_template_arguments(tokenizer, template_arguments or {})
     return tokenizer
 
 
-def load_policy(source: str, dtype: torch.dtype = torch.float32, trust_remote_code: bool = False) -> nn.Module:
+def load_policy(source: str, dtype: torch.dtype | str = torch.float32, trust_remote_code: bool = False) -> nn.Module:
     """A causal language model without dropout, on the CPU. Only safetensors are read, never a pickle.
 
     Dropout would make the log-ratio to the frozen policy non-zero at the first step; the papers' trainers all switch it
     off, too.
 
+    Args:
+        source: a Hugging Face folder or hub id.
+        dtype: of the weights; or `MIXED`: float32 weights, forward passes under bfloat16 autocast.
+        trust_remote_code: run Python code that comes with the files.
+
     Raises:
         ConfigError: the folder or hub id holds no causal language model that can be read.
     """
+    mixed = dtype == MIXED
     try:
         config = AutoConfig.from_pretrained(resolve(source), trust_remote_code=trust_remote_code)
         for part in (config, config.get_text_config()):  # a multimodal model nests its language model's
@@ -46,14 +66,21 @@ def load_policy(source: str, dtype: torch.dtype = torch.float32, trust_remote_co
                 if "drop" in name and isinstance(value, float):
                     setattr(part, name, 0.0)
         model = AutoModelForCausalLM.from_pretrained(
-            resolve(source), config=config, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code
+            resolve(source),
+            config=config,
+            dtype=torch.float32 if mixed else dtype,
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
         )
     except Exception as error:
         raise ConfigError(_unreadable(source, "model", error)) from error
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    return model
+    # From here on rather than when it is first trained: attention is the same wherever the policy is used.
+    with contextlib.suppress(ValueError):
+        enable_packed_attention(model)
+    return compute_in(model, torch.bfloat16) if mixed else model
 
 
 def export_policy(model: Any, tokenizer: Any, folder: Path, beside: Mapping[str, Path] | None = None) -> None:
@@ -84,8 +111,8 @@ class LivePolicy:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights."""
-        return next(self.model.parameters()).dtype
+        """Of the arithmetic."""
+        return compute_dtype(self.model) or next(self.model.parameters()).dtype
 
 
 class StoredPolicy:
@@ -96,11 +123,13 @@ class StoredPolicy:
         name: str,
         folder: str,
         tokenizer: Any,
-        dtype: torch.dtype,
+        dtype: torch.dtype | str,
         device: torch.device,
         trust_remote_code: bool = False,
     ) -> None:
-        self.name, self.folder, self.tokenizer, self.dtype = name, folder, tokenizer, dtype
+        self.name, self.folder, self.tokenizer = name, folder, tokenizer
+        self._load_as = dtype
+        self.dtype = torch.bfloat16 if isinstance(dtype, str) else dtype  # of the arithmetic
         self._device, self._trust_remote_code = device, trust_remote_code
         self._model: nn.Module | None = None
 
@@ -108,7 +137,7 @@ class StoredPolicy:
     def model(self) -> nn.Module:
         """The weights, in eval mode."""
         if self._model is None:
-            self._model = load_policy(self.folder, self.dtype, self._trust_remote_code).to(self._device).eval()
+            self._model = load_policy(self.folder, self._load_as, self._trust_remote_code).to(self._device).eval()
         return self._model
 
     def close(self) -> None:

@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from sppo_lightning.functional.logps import TokenRows, response_logps, split_rows
+from sppo_lightning.functional.layout import layout_of
+from sppo_lightning.functional.logps import response_logps
+from sppo_lightning.functional.rows import TokenRows, split_prompts
 from sppo_lightning.training.policies import unknown_policy
 from sppo_lightning.training.schedule import Schedule
 from sppo_lightning.types import Policies, PolicyHandle
@@ -17,23 +19,23 @@ from sppo_lightning.types import Policies, PolicyHandle
 def frozen_logps(policy: PolicyHandle, rows: TokenRows, max_pack_tokens: int) -> Tensor:
     """Log pi(response | prompt) of every row.
 
-    The same function, dtype and kernels as in training, so the log-ratio of the policy to itself is zero up to the
-    rounding of differently shaped batches.
+    The same function, layout, dtype and kernels as in training, so the log-ratio of the policy to itself is exactly
+    zero in the same packs, and zero up to rounding in others.
 
     Args:
         policy: whose log-probabilities.
-        rows: R prompts with one response each.
-        max_pack_tokens: bound on the tokens, padding included, that go through the model at once.
+        rows: R prompts with one response each; those of a prompt side by side share it.
+        max_pack_tokens: bound on the tokens that go through the model at once.
 
     Returns:
         [R] float32 nats on the CPU.
     """
     logps_R = torch.empty(len(rows))
-    for indices in split_rows(rows.lengths, max_pack_tokens):
-        batch = TokenRows(
-            prompt_ids=[rows.prompt_ids[i] for i in indices], response_ids=[rows.response_ids[i] for i in indices]
-        )
-        logps_R[indices] = response_logps(policy.model, batch).cpu()
+    spans = rows.prompt_spans
+    packed = layout_of(policy.model).packed
+    for pack in split_prompts(rows.prompt_lengths, max_pack_tokens, packed=packed):
+        indices = [row for span in pack for row in spans[span]]
+        logps_R[indices] = response_logps(policy.model, rows.at(indices)).cpu()
     return logps_R
 
 

@@ -12,7 +12,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from transformers import AutoModelForSequenceClassification
 
 from sppo_lightning.errors import ConfigError
-from sppo_lightning.functional.logps import TokenRows, split_rows
+from sppo_lightning.functional.packs import pad_rows
+from sppo_lightning.functional.rows import TokenRows, split_rows
 from sppo_lightning.functional.seeds import derive_seed
 from sppo_lightning.oracles.ragged import pad
 from sppo_lightning.oracles.score_to_preference import Scorer, ScoreToPreference
@@ -241,8 +242,6 @@ def _rewards(model: Any, rows: Iterable[tuple[Sequence[int], Sequence[int]]]) ->
     batch = TokenRows(prompt_ids=prompts, response_ids=responses)
     device = model.score.weight.device
     # Under causal attention no token sees the padding to its right, so that no mask is needed.
-    hidden_RTH = model.base_model(
-        input_ids=batch.to_padded(pad_id=0).input_ids_RT.to(device), use_cache=False
-    ).last_hidden_state
+    hidden_RTH = model.base_model(input_ids=pad_rows(batch, device).input_ids_RT, use_cache=False).last_hidden_state
     last_R = torch.tensor(batch.lengths, device=device) - 1
     return model.score(hidden_RTH[torch.arange(len(last_R), device=device), last_R])[:, 0].float()

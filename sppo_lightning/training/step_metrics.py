@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
-from torchmetrics import MeanMetric
+from torchmetrics import SumMetric
 
 from sppo_lightning.types import ObjectiveInputs, ObjectiveOutputs
 
@@ -12,7 +13,7 @@ class StepMetrics:
     """Collects over the packs of one step, then gives `train/<name>` values."""
 
     def __init__(self) -> None:
-        self._means: dict[str, MeanMetric] = {}
+        self._sums: dict[str, tuple[SumMetric, SumMetric]] = {}  # of weight * value, of weight
 
     def update(self, inputs: ObjectiveInputs, outputs: ObjectiveOutputs) -> None:
         """Adds one pack."""
@@ -27,13 +28,16 @@ class StepMetrics:
             self._add("loser_log_ratio", log_ratio_R[inputs.pairs_M2[:, 1]], inputs.weight_M)
 
     def _add(self, name: str, values: Tensor, weights: Tensor) -> None:
-        metric = self._means.setdefault(name, MeanMetric().to(values.device))
-        counted = weights > 0  # a masked row may hold anything, NaN included
-        if bool(counted.any()):
-            metric.update(values[counted], weights[counted])
+        # No look at a value here, such as torchmetrics' for NaN: on a GPU each would wait until the pack is computed.
+        # (MeanMetric without that look forgets the weights, in 1.9.)
+        if name not in self._sums:
+            value, weight = (SumMetric(nan_strategy="disable").to(values.device) for _ in range(2))
+            self._sums[name] = value, weight
+        value, weight = self._sums[name]
+        value.update(torch.where(weights > 0, weights * values, 0.0))  # a masked row may hold anything, NaN included
+        weight.update(weights)
 
     def compute(self) -> dict[str, float]:
         """`train/<name>` -> mean over the global step; nothing for a name that no row or pair counted towards."""
-        return {
-            f"train/{name}": float(metric.compute()) for name, metric in self._means.items() if metric.update_called
-        }
+        sums = {name: (float(value.compute()), float(weight.compute())) for name, (value, weight) in self._sums.items()}
+        return {f"train/{name}": value / weight for name, (value, weight) in sums.items() if weight > 0}

@@ -21,7 +21,9 @@ from transformers import (
 from sppo_lightning.engines import Transformers
 from sppo_lightning.engines.decoding import _SEGMENT
 from sppo_lightning.errors import ConfigError, EngineError
-from sppo_lightning.functional.logps import TokenRows, response_logps
+from sppo_lightning.functional.layout import layout_of
+from sppo_lightning.functional.logps import response_logps
+from sppo_lightning.functional.rows import TokenRows
 from sppo_lightning.types import Prompt
 
 from .conftest import EOS, VOCAB, make_policy, tiny_llama
@@ -54,7 +56,9 @@ MODELS = {
 
 def build(name):
     torch.manual_seed(0)
-    return make_policy(MODELS[name]().eval())
+    model = MODELS[name]().eval()
+    layout_of(model)  # a loaded policy's attention is what it is trained with: Gemma-2's is soft-capped
+    return make_policy(model)
 
 
 def opened(policy, **arguments):

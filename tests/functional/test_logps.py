@@ -1,10 +1,10 @@
+"""Log-probabilities of responses are those of the definition, in every layout, for every family of models."""
+
 import random
 import warnings
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 from transformers import (
     CohereConfig,
@@ -17,13 +17,22 @@ from transformers import (
     GraniteForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
 )
 
-from sppo_lightning.functional.logps import TokenRows, response_logps, split_rows, token_logps
+from sppo_lightning.functional import forward, fused_head
+from sppo_lightning.functional.forward import PADDED, Layout
+from sppo_lightning.functional.layout import layout_of, use_layout
+from sppo_lightning.functional.logps import response_logps, response_loss, token_logps
+from sppo_lightning.functional.packs import pad_rows
+from sppo_lightning.functional.rows import TokenRows
 
 VOCAB = 60
 SHAPE = {
@@ -44,11 +53,19 @@ def llama(**changes):
     return LlamaForCausalLM(LlamaConfig(**SHAPE | changes))
 
 
+def biased():
+    model = llama()
+    model.lm_head.bias = nn.Parameter(torch.randn(VOCAB))
+    return model
+
+
 MODELS = {
     "llama": llama,
     "gemma2": lambda: Gemma2ForCausalLM(
         Gemma2Config(**SHAPE, head_dim=8, query_pre_attn_scalar=8, sliding_window=8, final_logit_softcapping=2.0)
     ),
+    "mistral": lambda: MistralForCausalLM(MistralConfig(**SHAPE, sliding_window=6)),
+    "tied": lambda: llama(tie_word_embeddings=True),
     "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**SHAPE)),
     "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**SHAPE, head_dim=8)),
     "gpt2": lambda: GPT2LMHeadModel(
@@ -56,7 +73,9 @@ MODELS = {
     ),
     "cohere": lambda: CohereForCausalLM(CohereConfig(**SHAPE, logit_scale=0.25)),
     "granite": lambda: GraniteForCausalLM(GraniteConfig(**SHAPE, logits_scaling=3.0)),
+    "biased": biased,
 }
+LAYOUTS = [Layout(packed=packed, fused=fused) for packed in (True, False) for fused in (True, False)]
 
 
 def build(name):
@@ -64,13 +83,36 @@ def build(name):
     return MODELS[name]().eval()
 
 
+def as_published(name):
+    """The same weights with transformers' spelt-out attention, which is the only one that soft-caps Gemma-2's."""
+    model = build(name)
+    model.set_attn_implementation("eager")
+    return model
+
+
 def some_rows():
-    """Rows of very different lengths; responses contain token 0, which also pads, and one of them is empty."""
+    """Rows of very different lengths, prompts alone and shared, a prompt that comes back later.
+
+    Responses contain token 0, which also pads, and some are empty, one of them the first of its prompt.
+    """
     draw = random.Random(0)
     tokens = lambda n: [draw.randrange(VOCAB) for _ in range(n)]  # noqa: E731
-    prompts = [tokens(n) for n in (3, 20, 1, 7, 12, 5)]
-    responses = [tokens(14), tokens(2), tokens(25), [], [0, 0, 7, 0], [2]]
-    return TokenRows(prompt_ids=prompts, response_ids=responses)
+    three, twenty, one, seven, twelve = (tokens(n) for n in (3, 20, 1, 7, 12))
+    return TokenRows(
+        prompt_ids=[three, three, three, twenty, one, one, seven, seven, twelve, three],
+        response_ids=[
+            tokens(14),
+            tokens(2),
+            tokens(25),
+            tokens(2),
+            tokens(25),
+            tokens(9),
+            [],
+            [0, 0, 7, 0],
+            [2],
+            tokens(5),
+        ],
+    )
 
 
 def naive_logps(model, rows):
@@ -85,31 +127,136 @@ def naive_logps(model, rows):
     return torch.stack(totals)
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_equals_the_unpadded_row_by_row_computation(name):
-    model, rows = build(name), some_rows()
-    logps_R = response_logps(model, rows)
-    assert logps_R.dtype == torch.float32
-    torch.testing.assert_close(logps_R, naive_logps(model, rows), atol=1e-4, rtol=0)
+def loss_of_rows(logps_R):
+    """Each row's loss depends on its own log-probability, in a way that is not linear."""
+    weight_R = torch.linspace(-1, 2, len(logps_R))
+    return (weight_R * logps_R + 0.01 * logps_R.square()).sum()
+
+
+def loss_of_prompts(logps_R):
+    """A loss of differences between the responses to a prompt: rows 0 and 1, 1 and 2, 4 and 5, 6 and 7."""
+    difference_M = logps_R[[0, 1, 4, 6]] - logps_R[[1, 2, 5, 7]]
+    return nn.functional.softplus(0.1 * difference_M).sum()
+
+
+def gradient(model, loss):
+    parameters = list(model.parameters())
+    grads = torch.autograd.grad(loss, parameters, allow_unused=True)
+    return torch.cat(
+        [torch.zeros_like(p).flatten() if g is None else g.flatten() for p, g in zip(parameters, grads, strict=True)]
+    )
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_gradients_equal_the_unpadded_ones(name):
-    model, rows = build(name), some_rows()
-    weight_R = torch.linspace(-1, 2, len(rows))
+def test_every_layout_equals_the_unpadded_row_by_row_computation(name, monkeypatch):
+    """Log-probabilities, and the gradient of losses by row and by prompt, by autograd and by the fused backward."""
+    model, rows, published = build(name), some_rows(), as_published(name)
+    assert layout_of(model) == LAYOUTS[0], "each of these families can have everything"
+    expected_R = naive_logps(published, rows)
+    losses = (loss_of_rows, loss_of_prompts)
+    expected = [gradient(published, loss_of(naive_logps(published, rows))) for loss_of in losses]
+    # All prompts in one block; some prompts; one prompt in several turns.
+    for block_logits in (2**27, 45 * VOCAB, 10 * VOCAB):
+        monkeypatch.setattr(fused_head, "_BLOCK_LOGITS", block_logits)
+        for layout in LAYOUTS if block_logits == 2**27 else LAYOUTS[:1]:
+            with use_layout(model, layout):
+                logps_R = response_logps(model, rows)
+                assert logps_R.dtype == torch.float32
+                torch.testing.assert_close(logps_R, expected_R, atol=1e-4, rtol=0)
+                for loss_of, wanted in zip(losses, expected, strict=True):
+                    loss = response_loss(model, rows, loss_of)
+                    torch.testing.assert_close(loss, loss_of(expected_R), atol=1e-3, rtol=1e-5)
+                    assert (gradient(model, loss) - wanted).norm() <= 1e-5 * wanted.norm()
+                    by_autograd = gradient(model, loss_of(response_logps(model, rows)))
+                    assert (by_autograd - wanted).norm() <= 1e-5 * wanted.norm()
 
-    def gradient(logps_R):
-        parameters = list(model.parameters())
-        grads = torch.autograd.grad((weight_R * logps_R).sum(), parameters, allow_unused=True)
-        return torch.cat(
-            [
-                torch.zeros_like(p).flatten() if g is None else g.flatten()
-                for p, g in zip(parameters, grads, strict=True)
-            ]
-        )
 
-    expected = gradient(naive_logps(model, rows))
-    assert (gradient(response_logps(model, rows)) - expected).norm() <= 1e-5 * expected.norm()
+def test_a_loss_sees_the_numbers_of_the_reference_pass_to_the_last_bit(monkeypatch):
+    model, rows, seen = build("llama"), some_rows(), []
+    monkeypatch.setattr(fused_head, "_BLOCK_LOGITS", 45 * VOCAB)
+
+    def loss_of(logps_R):
+        seen.append(logps_R.detach().clone())
+        return logps_R.sum()
+
+    response_loss(model, rows, loss_of)
+    with torch.no_grad():
+        assert torch.equal(seen[-1], response_logps(model, rows))
+    assert len(seen) > 1
+
+
+def test_frozen_parts_get_no_gradient():
+    model, rows = build("llama"), some_rows()
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    model.model.layers[1].requires_grad_(True)
+    response_loss(model, rows, loss_of_rows).backward()
+    found = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert found == {name for name, _ in model.named_parameters() if name.startswith("model.layers.1.")}
+
+
+def test_checkpointing_changes_nothing():
+    model, rows = build("mistral").train(), some_rows()
+    plain = gradient(model, response_loss(model, rows, loss_of_rows))
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    checkpointed = response_loss(model, rows, loss_of_rows)
+    # Only backward shows that the second pass is packed, too.
+    assert torch.equal(torch.cat([g.flatten() for g in torch.autograd.grad(checkpointed, model.parameters())]), plain)
+
+
+def test_a_lora_layer_on_the_head():
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(0)
+    config = LoraConfig(r=2, target_modules=["q_proj", "lm_head"], init_lora_weights=False)
+    model, rows = get_peft_model(llama(), config).eval(), some_rows()
+    layout = layout_of(model)
+    assert (layout.packed, layout.fused) == (True, False)
+    assert "the head is a Linear of peft" in str(layout)
+    adapters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    naive = naive_logps(model, rows)
+    torch.testing.assert_close(response_logps(model, rows), naive, atol=1e-4, rtol=0)
+    for found, wanted in zip(
+        torch.autograd.grad(response_loss(model, rows, loss_of_rows), adapters),
+        torch.autograd.grad(loss_of_rows(naive), adapters),
+        strict=True,
+    ):
+        assert (found - wanted).norm() <= 1e-5 * wanted.norm()
+
+
+def test_a_model_without_attention_is_padded():
+    torch.manual_seed(0)
+    shape = {name: SHAPE[name] for name in ("vocab_size", "hidden_size", "num_hidden_layers", "initializer_range")}
+    model, rows = MambaForCausalLM(MambaConfig(**shape, state_size=4)).eval(), some_rows()
+    layout = layout_of(model)
+    assert (layout.packed, layout.fused) == (False, True)
+    assert str(layout).startswith("padded; log-probabilities without logits (not packed: ")
+    torch.testing.assert_close(response_logps(model, rows), naive_logps(model, rows), atol=1e-4, rtol=0)
+
+
+def test_a_model_that_does_more_after_its_head_keeps_its_own_logits():
+    class Odd(LlamaForCausalLM):
+        def forward(self, **inputs):
+            output = super().forward(**inputs)
+            output.logits = output.logits * torch.linspace(0.5, 1.5, output.logits.shape[-1])
+            return output
+
+    torch.manual_seed(0)
+    model, rows = Odd(LlamaConfig(**SHAPE)).eval(), some_rows()
+    layout = layout_of(model)
+    assert (layout.packed, layout.fused) == (True, False)
+    assert "no fused head: a response's log-probability differs by" in str(layout)
+    torch.testing.assert_close(response_logps(model, rows), naive_logps(model, rows), atol=1e-4, rtol=0)
+
+
+def test_the_trial_leaves_a_model_as_it_was():
+    model = build("llama").train()
+    model.model.layers[0].eval()
+    before = [module.training for module in model.modules()]
+    state = torch.random.get_rng_state()
+    layout_of(model)
+    assert [module.training for module in model.modules()] == before
+    assert torch.equal(torch.random.get_rng_state(), state)
 
 
 def test_does_not_depend_on_the_other_rows():
@@ -122,10 +269,11 @@ def test_does_not_depend_on_the_other_rows():
 
 def test_head_never_sees_prompts_or_padding():
     model, rows, seen = build("llama"), some_rows(), []
-    model.lm_head.register_forward_hook(lambda head, args, output: seen.append(args[0].shape))
-    response_logps(model, rows)
+    with use_layout(model, PADDED):
+        model.lm_head.register_forward_hook(lambda head, args, output: seen.append(args[0].shape))
+        response_logps(model, rows)
     assert seen == [(1, sum(map(len, rows.response_ids)), 32)]
-    rectangle = rows.to_padded(pad_id=0).input_ids_RT
+    rectangle = pad_rows(rows, torch.device("cpu")).input_ids_RT
     assert model(input_ids=rectangle).logits.shape == (*rectangle.shape, VOCAB), "the hook must be gone"
 
 
@@ -174,9 +322,10 @@ def test_under_autocast_the_result_is_float32_and_close():
 
 def test_more_tokens_than_one_chunk_of_logits(monkeypatch):
     model, rows = build("llama"), some_rows()
-    whole = response_logps(model, rows)
-    monkeypatch.setattr("sppo_lightning.functional.logps._LOGIT_ROWS", 5)
-    torch.testing.assert_close(response_logps(model, rows), whole, atol=1e-6, rtol=0)
+    with use_layout(model, PADDED):
+        whole = response_logps(model, rows)
+        monkeypatch.setattr(forward, "_LOGIT_ROWS", 5)
+        torch.testing.assert_close(response_logps(model, rows), whole, atol=1e-6, rtol=0)
 
 
 def test_empty_responses_give_zero_and_a_graph():
@@ -192,31 +341,6 @@ def test_empty_responses_give_zero_and_a_graph():
 def test_without_autograd_there_is_no_graph():
     with torch.no_grad():
         assert not response_logps(build("llama"), some_rows()).requires_grad
-
-
-@pytest.mark.parametrize(
-    ("prompts", "responses", "words"),
-    [([[1]], [], "1 prompts and 0 responses"), ([], [], "there must be a row"), ([[1], []], [[2], [2]], "row 1")],
-)
-def test_impossible_rows_are_refused(prompts, responses, words):
-    with pytest.raises(ValueError, match=words):
-        TokenRows(prompt_ids=prompts, response_ids=responses)
-
-
-@given(st.lists(st.integers(1, 50), max_size=40), st.integers(1, 200))
-def test_split_rows_is_a_partition_within_the_budget(lengths, budget):
-    batches = split_rows(lengths, budget)
-    assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
-    for batch in batches:
-        assert len(batch) == 1 or len(batch) * max(lengths[row] for row in batch) <= budget
-    longest_first = [lengths[row] for batch in batches for row in batch]
-    assert longest_first == sorted(lengths, reverse=True)
-
-
-def test_split_rows_fills_batches_with_neighbours_in_length():
-    assert split_rows([2, 9, 3, 8], max_padded_tokens=18) == [[1, 3], [2, 0]]
-    assert split_rows([4, 4, 4], max_padded_tokens=8) == [[0, 1], [2]], "equal lengths keep their order"
-    assert split_rows([30, 2], max_padded_tokens=8) == [[0], [1]], "a row over the budget is alone"
 
 
 @torch.no_grad()

@@ -77,17 +77,19 @@ def test_the_plan_is_a_function_of_seed_round_and_epoch_only():
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 8])
 @pytest.mark.parametrize("max_pack_tokens", [1, 60, 200, 10_000])
-def test_ranks_and_packs_split_a_step_by_whole_prompts(world_size, max_pack_tokens):
+@pytest.mark.parametrize("packed", [True, False])
+def test_ranks_and_packs_split_a_step_by_whole_prompts(world_size, max_pack_tokens, packed):
     data, indices = dataset(), [3, 8, 20, 1, 22]
     seen = []
     for rank in range(world_size):
-        batch = data.batch(indices, rank=rank, world_size=world_size, max_pack_tokens=max_pack_tokens)
+        batch = data.batch(indices, rank=rank, world_size=world_size, max_pack_tokens=max_pack_tokens, packed=packed)
         assert batch.num_prompts == 5
         for pack in batch.packs:
             rows = pack.rows
             num_prompts = int(pack.targets.prompt_R.max()) + 1
             assert len(rows) == 3 * num_prompts, "all rows of a prompt travel together"
-            assert num_prompts == 1 or len(rows) * max(rows.lengths) <= max_pack_tokens
+            tokens = sum(prompt + sum(responses) for prompt, responses in rows.prompt_lengths)
+            assert num_prompts == 1 or (tokens if packed else len(rows) * max(rows.lengths)) <= max_pack_tokens
             seen += [
                 (len(prompt) - 1, len(ids)) for prompt, ids in zip(rows.prompt_ids, rows.response_ids, strict=True)
             ]
