@@ -1,5 +1,6 @@
 """A tiny policy that writes words, in memory and as a folder."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from sppo_lightning.types import Prompt
+
+from .served import VLLMServer
 
 VOCAB = 40
 EOS = 2
@@ -29,8 +32,8 @@ class Policy:
         return self.model.dtype
 
 
-def word_tokenizer(vocab: int = VOCAB) -> PreTrainedTokenizerFast:
-    words = {"<pad>": 0, "<s>": 1, "</s>": EOS} | {f"w{i}": i for i in range(3, vocab)}
+def word_tokenizer(vocab: int = VOCAB, names: Mapping[int, str] | None = None) -> PreTrainedTokenizerFast:
+    words = {"<pad>": 0, "<s>": 1, "</s>": EOS} | {(names or {}).get(i, f"w{i}"): i for i in range(3, vocab)}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     fast = PreTrainedTokenizerFast(
@@ -71,6 +74,18 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Policy:
     policy.model.save_pretrained(folder)
     policy.tokenizer.save_pretrained(folder)
     return policy
+
+
+@pytest.fixture(scope="session")
+def vllm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VLLMServer]:
+    """A real server for policies of `policy`'s shape, up to 512 tokens. Its own tokenizer knows the words A and B."""
+    folder = tmp_path_factory.mktemp("served")
+    tiny_llama(max_position_embeddings=512).save_pretrained(folder / "policy")
+    word_tokenizer(names={VOCAB - 2: "A", VOCAB - 1: "B"}).save_pretrained(folder / "tokenizer")
+    server = VLLMServer(folder / "policy", folder / "tokenizer", folder / "log")
+    server.start()
+    yield server
+    server.kill()
 
 
 @pytest.fixture(scope="session")

