@@ -15,11 +15,18 @@ import numpy as np
 from jsonargparse import ArgumentError, ArgumentParser
 
 from sppo_lightning.errors import ConfigError, SPPOError
-from sppo_lightning.functional import game_zoo, tabular, tabular_dpo, tabular_regularised, tabular_reward
+from sppo_lightning.functional import (
+    game_zoo,
+    tabular,
+    tabular_dpo,
+    tabular_queue,
+    tabular_regularised,
+    tabular_reward,
+)
 from sppo_lightning.functional.games import Array
 from sppo_lightning.functional.tabular import TabularMethod, normalise
 
-_METHOD_MODULES = (tabular, tabular_regularised, tabular_dpo, tabular_reward)
+_METHOD_MODULES = (tabular, tabular_regularised, tabular_dpo, tabular_reward, tabular_queue)
 
 
 @dataclass(frozen=True, kw_only=True)

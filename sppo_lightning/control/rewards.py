@@ -74,8 +74,8 @@ class LearnedReward(RewardSource):
         self,
         hidden_sizes: tuple[int, ...] = (64, 64),
         learning_rate: float = 1e-3,
-        steps_per_round: int = 50,
-        batch_pairs: int = 64,
+        steps_per_round: int = 30,
+        batch_pairs: int = 32,
     ) -> None:
         super().__init__()
         if learning_rate <= 0:

@@ -1,8 +1,8 @@
 """Self-play on a table: every method's exact update of log pi, without sampling, training or a language model.
 
 A method is a generator of rounds that reads like its algorithm box; a new method is a subclass of `TabularMethod`. Here
-are the base and the methods without a reference; `tabular_regularised.py`, `tabular_dpo.py` and `tabular_reward.py`
-hold the others.
+are the base and the methods without a reference; `tabular_regularised.py`, `tabular_dpo.py`, `tabular_reward.py` and
+`tabular_queue.py` hold the others.
 
 Names: `logps` are log pi_t [..., N] in nats and `eta` is the step (INPO's and MNPO's papers print its inverse). Other
 shape letters as in `games.py`.
