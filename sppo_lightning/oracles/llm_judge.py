@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sppo_lightning.errors import ConfigError, OracleError
+from sppo_lightning.io.assets import resolve
 from sppo_lightning.io.endpoints import Answer, Call, EndpointError, Endpoints, EndpointSettings, Refused
 from sppo_lightning.oracles.llm_judge_template import JudgeTemplate
 from sppo_lightning.oracles.llm_reply import NoVerdictError, reply_of, verdict_of
@@ -18,6 +19,10 @@ _ENOUGH_REPLIES = 8
 """After so many replies without a single verdict, the judge or its template is wrong."""
 
 _TOP_LOGPROBS = 20
+_TYPICAL_TOKENS = 1000
+"""What a judge reads for a query, where nothing is known yet: two responses of 400 tokens, and the template."""
+
+_MARKER_TOKENS = 32
 
 
 class LLMJudge(PairwiseOracle):
@@ -82,7 +87,8 @@ class LLMJudge(PairwiseOracle):
             raise ConfigError(
                 "data.oracle.usd_per_million_input_tokens and usd_per_million_output_tokens go together; 0 is a price"
             )
-        self.model, self.base_url, self.api_key_env, self.template = model, base_url, api_key_env, template
+        self.model, self.base_url, self.api_key_env = model, base_url, api_key_env
+        self.template = resolve(template)  # a path, so that verdicts are kept under the template's content
         self.temperature, self.max_tokens, self.logprobs = temperature, max_tokens, logprobs
         self.extra_body = extra_body
         self.usd_per_million_input_tokens = usd_per_million_input_tokens
@@ -98,7 +104,9 @@ class LLMJudge(PairwiseOracle):
                 patience_s=patience_s,
             )
         )
-        self._template = JudgeTemplate(template)
+        self._template = JudgeTemplate(self.template)
+        if usd_per_million_input_tokens is not None:
+            self.usd_per_query = self._price(_TYPICAL_TOKENS, max_tokens)
         self._counts: Counter[str] = Counter()
         self._answered_as: str | None = None
         self._without_verdict = ""  # the first of them
@@ -111,12 +119,15 @@ class LLMJudge(PairwiseOracle):
     @property
     def usd(self) -> float | None:
         """What they cost; None without prices."""
-        if self.usd_per_million_input_tokens is None or self.usd_per_million_output_tokens is None:
-            return None
-        return (
-            self._counts["prompt_tokens"] * self.usd_per_million_input_tokens
-            + self._counts["completion_tokens"] * self.usd_per_million_output_tokens
-        ) / 1e6
+        return self._price(self._counts["prompt_tokens"], self._counts["completion_tokens"])
+
+    def most_usd(self, pair: Pair) -> float | None:
+        """The most that both orders of a pair can cost, US dollars; None without prices."""
+        # No tokenizer makes more tokens than bytes; each message may add a few markers.
+        messages = self._template.messages(pair)
+        num_bytes = sum(len(message["content"].encode()) + _MARKER_TOKENS for message in messages)
+        price = self._price(num_bytes, self.max_tokens)
+        return None if price is None else self.queries_per_pair * price
 
     def check_prompts(self, prompts: Sequence[Prompt]) -> None:
         """Looks whether the judge is there: the key is set, and the server has the model.
@@ -148,6 +159,13 @@ class LLMJudge(PairwiseOracle):
         counts = {name: float(count) for name, count in self._counts.items() if name != "verdicts"}
         spent = {} if self.usd is None else {"usd": self.usd}
         return super().measured() | counts | spent | {"retries": float(self._endpoints.troubles.total())}
+
+    def _price(self, input_tokens: int, output_tokens: int) -> float | None:
+        """US dollars; None without prices."""
+        if self.usd_per_million_input_tokens is None or self.usd_per_million_output_tokens is None:
+            return None
+        price = input_tokens * self.usd_per_million_input_tokens + output_tokens * self.usd_per_million_output_tokens
+        return price / 1e6
 
     def _call(self, pair: Pair) -> Call:
         request: dict[str, Any] = {"model": self.model, "messages": self._template.messages(pair)}

@@ -11,7 +11,6 @@ from jinja2 import StrictUndefined, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from sppo_lightning.errors import ConfigError
-from sppo_lightning.io.assets import resolve
 from sppo_lightning.oracles.pairwise import Pair
 from sppo_lightning.types import Message, Prompt
 
@@ -33,7 +32,7 @@ class JudgeTemplate:
     """The messages for a pair, and where the verdict stands in the reply.
 
     Args:
-        source: a YAML file with `user`, and optionally `system` and `pattern`; `package:judges/pairwise.yaml` ships.
+        source: a YAML file with `user`, and optionally `system` and `pattern`.
 
     Attributes:
         pattern: finds the verdict, "A" (the first response is better) or "B"; its last match counts.
@@ -46,7 +45,6 @@ class JudgeTemplate:
         self._source = source
         self._jinja = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
         fields = self._read()
-        self.text = fields  # what decides a verdict, beside the model
         try:
             self.pattern = re.compile(fields.get("pattern", _LETTER))
         except re.error as error:
@@ -77,7 +75,7 @@ class JudgeTemplate:
         ]
 
     def _read(self) -> dict[str, str]:
-        path = Path(resolve(self._source))
+        path = Path(self._source)
         try:
             fields: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
         except OSError as error:

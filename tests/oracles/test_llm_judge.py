@@ -12,6 +12,7 @@ import pytest
 from sppo_lightning.errors import ConfigError, OracleError
 from sppo_lightning.io import endpoints as endpoints_file
 from sppo_lightning.oracles import LLMJudge, Pair
+from sppo_lightning.oracles.identity import identity
 from sppo_lightning.types import Prompt
 
 from .examples import candidates
@@ -149,7 +150,22 @@ def test_costs_are_counted(serve):
     oracle = judge(serve(longer), logprobs=False, **prices)
     oracle.judge(PAIRS)
     assert oracle.usd == oracle.measured()["usd"] == pytest.approx(8 * (100 * 2.0 + 1 * 10.0) / 1e6)
-    assert judge(serve(longer)).usd is None
+    assert oracle.usd < sum(oracle.most_usd(pair) for pair in PAIRS) < 20 * oracle.usd
+    assert oracle.usd_per_query == pytest.approx((1000 * 2.0 + 16 * 10.0) / 1e6)
+    free = judge(serve(longer))
+    assert (free.usd, free.most_usd(PAIRS[0]), free.usd_per_query) == (None, None, None)
+
+
+def test_verdicts_are_kept_under_what_decides_them(tmp_path):
+    def made(**settings):
+        return identity(LLMJudge(**{"model": "judge", "base_url": "http://127.0.0.1:1/v1"} | settings))
+
+    (tmp_path / "t.yaml").write_text("user: '{{prompt}} {{first}} {{second}}'")
+    assert made() == made(base_url="http://127.0.0.1:2/v1") == made(api_key_env="KEY", max_concurrent=3)
+    assert len({made(), made(model="other"), made(max_tokens=7), made(template=str(tmp_path / "t.yaml"))}) == 4
+    before = made(template=str(tmp_path / "t.yaml"))
+    (tmp_path / "t.yaml").write_text("user: '{{prompt}} or {{first}} or {{second}}'")
+    assert made(template=str(tmp_path / "t.yaml")) != before
 
 
 def test_a_template_of_ones_own(serve, tmp_path):
