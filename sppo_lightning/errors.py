@@ -12,6 +12,7 @@ class SPPOError(Exception):
     """
 
     exit_code = 2
+    heading = "error"  # what stands before the message
 
 
 class ConfigError(SPPOError, ValueError):
@@ -39,3 +40,10 @@ class BudgetError(SPPOError, RuntimeError):
 
     exit_code = 75  # EX_TEMPFAIL of sysexits.h: try again later
     heading = "stopped before the budget is exceeded"
+
+
+class WaitingForLabels(SPPOError):  # noqa: N818 - not an error
+    """The run cannot go on before people have compared some responses; with their labels the same command does."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h: try again later
+    heading = "waiting for labels"

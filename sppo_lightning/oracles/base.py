@@ -20,6 +20,7 @@ class PreferenceOracle(ABC):
         costs: a verdict costs time or money, so it is kept and never asked for twice. False for a short computation.
         judges_pairs_alone: its verdict on two responses does not depend on which others it is asked about. Without
             that, pairs cannot be left out.
+        chooses_pairs: it leaves out pairs of its own accord, so one without a verdict is none that it failed at.
         asked_by: what it works through one at a time; where that is responses, leaving out pairs saves nothing.
         queries_per_pair: how often it is asked about one pair.
         usd_per_query: what a query costs, where the judge knows; `data.judging.usd_per_query` says it otherwise.
@@ -32,6 +33,7 @@ class PreferenceOracle(ABC):
     gives_scores: bool = False
     costs: bool = True
     judges_pairs_alone: bool = True
+    chooses_pairs: bool = False
     asked_by: Literal["pair", "response"] = "pair"
     queries_per_pair: int = 1
     usd_per_query: float | None = None

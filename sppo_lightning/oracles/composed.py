@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Self
+from typing import Literal, Self
 
 from sppo_lightning.oracles.base import PreferenceOracle
 from sppo_lightning.types import Candidates, Prompt
@@ -31,6 +31,27 @@ class ComposedOracle(PreferenceOracle):
         Args:
             members: one for each name of `members`.
         """
+
+    @property
+    def works_on(self) -> str:  # type: ignore[override]
+        """Where the members work; the policy's device where they differ, so that nothing goes on beside them."""
+        places = {member.works_on for member in self.members.values()}
+        return places.pop() if len(places) == 1 else "policy"
+
+    @property
+    def judges_pairs_alone(self) -> bool:  # type: ignore[override]
+        """Whether all members do."""
+        return all(member.judges_pairs_alone for member in self.members.values())
+
+    @property
+    def chooses_pairs(self) -> bool:  # type: ignore[override]
+        """Whether a member does."""
+        return any(member.chooses_pairs for member in self.members.values())
+
+    @property
+    def asked_by(self) -> Literal["pair", "response"]:  # type: ignore[override]
+        """Pairs, if a member works through pairs."""
+        return "pair" if any(member.asked_by == "pair" for member in self.members.values()) else "response"
 
     def check_prompts(self, prompts: Sequence[Prompt]) -> None:
         """Every member's rule."""

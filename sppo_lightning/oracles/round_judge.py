@@ -58,7 +58,7 @@ class RoundJudge(ComposedOracle):
         self.max_quarantined = max_quarantined
         self._index = {prompt.prompt_id: index for index, prompt in enumerate(prompts)}
         self._quarantined = dict.fromkeys(quarantined)
-        self.gives_scores, self.works_on = oracle.gives_scores and not self._leaves_out, oracle.works_on
+        self.gives_scores = oracle.gives_scores and not self._leaves_out
 
     @property
     def name(self) -> str:
@@ -123,7 +123,8 @@ class RoundJudge(ComposedOracle):
             for b, entries in enumerate(step):
                 for i, j in entries:
                     wanted_BKJ[b, i, j] = True
-                    wanted_BKJ[b, j, i] |= pairs.self_play
+                    if pairs.self_play:
+                        wanted_BKJ[b, j, i] = True
                 waiting[b] = [entry for entry in waiting[b] if entry not in entries]
             new = [pair for pair in pairs.needed(wanted_BKJ) if pair not in asked]
             for pair, verdict in zip(new, self._ask(pairs, new), strict=True):

@@ -30,6 +30,8 @@ class Shuffled(ComposedOracle):
         seed: of the permutations. The same seed and the same responses, in the same order, give the same permutation.
     """
 
+    judges_pairs_alone = False
+
     def __init__(self, oracle: PreferenceOracle, seed: int = 0) -> None:
         self.oracle = oracle
         self.gives_scores = oracle.gives_scores

@@ -49,6 +49,7 @@ class Verifier(PreferenceOracle):
 
     gives_scores = True
     asked_by = "response"
+    works_on = "cpu"
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+from sppo_lightning.errors import WaitingForLabels
 from sppo_lightning.io.secrets import mask_secrets, redact
 from sppo_lightning.training.data import RunPaused
 
@@ -36,7 +37,7 @@ def table_cell(value: Any) -> Any:
 
 def final_status(status: str) -> str:
     """FINISHED, FAILED or KILLED, from what Lightning says and the exception in flight."""
-    if status in ("success", "finished") or isinstance(sys.exception(), RunPaused):
+    if status in ("success", "finished") or isinstance(sys.exception(), RunPaused | WaitingForLabels):
         return "FINISHED"
     # Lightning says "failed" for Ctrl-C and SIGTERM too; only the exception in flight tells them apart.
     return "KILLED" if isinstance(sys.exception(), (KeyboardInterrupt, SystemExit)) else "FAILED"

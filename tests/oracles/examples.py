@@ -1,7 +1,7 @@
 """How the contract test builds each oracle, and responses to judge. A new oracle needs one line in EXAMPLES."""
 
 import functools
-import importlib
+import importlib.util
 import inspect
 import pkgutil
 from collections.abc import Callable
@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 import sppo_lightning.oracles
+from sppo_lightning.errors import WaitingForLabels
+from sppo_lightning.io.labels import LabelFolder
 from sppo_lightning.oracles import (
     Constrained,
     Constraint,
@@ -17,6 +19,7 @@ from sppo_lightning.oracles import (
     Forbidden,
     Function,
     GeneralPreference,
+    Human,
     Intransitive,
     LLMBlender,
     LLMJudge,
@@ -45,15 +48,22 @@ EXAMPLES: dict[str, Callable[[Path], PreferenceOracle]] = {
     "Constrained": lambda folder: Constrained(StyleGame(), [Constraint(Forbidden("kettle"))]),
     "Ensemble": lambda folder: Ensemble({"style": StyleGame(), "length": ScoreToPreference(TargetLength(20), 0.1)}),
     "Function": lambda folder: Function(user_file(folder, "prefer")),
+    "Human": lambda folder: Obedient(str(folder), max_pairs=10**6),
     "Intransitive": lambda folder: Intransitive(StyleGame(), strength=0.5),
     "GeneralPreference": lambda folder: GeneralPreference(shared("gpm"), max_tokens=64, device="cpu"),
-    "LLMBlender": lambda folder: pytest.importorskip("llm_blender") and LLMBlender(shared("blender"), device="cpu"),
+    "LLMBlender": lambda folder: llm_blender(shared("blender")),
     "LLMJudge": lambda folder: LLMJudge("judge", chat_server().url, logprobs=False),
     "MatrixFunction": lambda folder: MatrixFunction(user_file(folder, "judge")),
     "PairRM": lambda folder: PairRM(shared("pairrm"), device="cpu"),
     "RewardModel": lambda folder: RewardModel(shared("classifier"), max_tokens=64, device="cpu"),
     "Noisy": lambda folder: Noisy(StyleGame(), flip=0.3, temperature=2.0),
 }
+
+
+def llm_blender(model: str) -> PreferenceOracle:
+    if importlib.util.find_spec("llm_blender") is None:
+        pytest.skip("needs the extra `judge`: llm-blender is not installed")
+    return LLMBlender(model, device="cpu")
 
 
 @functools.cache
@@ -75,6 +85,22 @@ def judge(prompt, rows, columns):
 def user_file(folder: Path, function: str) -> str:
     (folder / "my_judge.py").write_text(USER_FILE)
     return f"{folder / 'my_judge.py'}:{function}"
+
+
+class Obedient(Human):
+    """People who label whatever they are asked about, at once, and like the longer text."""
+
+    def compare(self, candidates, opponents=None):
+        for _ in range(2):
+            try:
+                return super().compare(candidates, opponents)
+            except WaitingForLabels:
+                folder = LabelFolder(self.folder)
+                for pair in folder.tasks().keys() - folder.labels().keys():
+                    task = folder.tasks()[pair]
+                    difference = len(repr(task.first)) - len(repr(task.second))
+                    folder.answer(pair, "first" if difference > 0 else "second" if difference else "tie")
+        raise AssertionError("asked again for what has a label")
 
 
 # Oracles whose verdict on a response depends, on purpose, on its place among the candidates.
