@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 Entry = tuple[int, int]
+_ROUNDING = 1e-9  # .35 * 20 is 6.999999999999999
 
 
 def share_of(share: float, num_pairs: int, index: int) -> int:
@@ -26,8 +27,8 @@ def share_of(share: float, num_pairs: int, index: int) -> int:
         num_pairs: this prompt's.
         index: the prompt's place, 0-based: a share of 3.5 pairs is 3 at one prompt and 4 at the next.
     """
-    wanted = round(share * num_pairs, 9)  # .35 * 20 is 6.999999999999999
-    return int((index + 1) * wanted) - int(index * wanted)
+    wanted = share * num_pairs
+    return int((index + 1) * wanted + _ROUNDING) - int(index * wanted + _ROUNDING)
 
 
 def self_play_order(num_candidates: int, seed: int) -> list[Entry]:

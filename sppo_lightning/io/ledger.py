@@ -34,10 +34,14 @@ class Ledger:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._lock = FileLock(self.path.with_name(f".{self.path.name}.lock"))
 
     def __str__(self) -> str:
         return str(self.path)
+
+    @property
+    def _lock(self) -> FileLock:
+        # One each time: a lock must not travel through a fork or between threads.
+        return FileLock(self.path.with_name(f".{self.path.name}.lock"))
 
     def spent(self, purpose: str | None = None) -> tuple[int, float]:
         """Queries and US dollars so far.

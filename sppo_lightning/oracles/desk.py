@@ -78,7 +78,9 @@ class Desk:
             OracleError: from asking; the blocks before are kept.
         """
         # Of equal questions, the first is asked.
-        number = {key: index for index, key in reversed(list(enumerate(questions.keys)))}
+        number: dict[bytes, int] = {}
+        for index, key in enumerate(questions.keys):
+            number.setdefault(key, index)
         known = self._known(list(number))
         self.num_found += len(known)
         missing = [key for key in number if key not in known]
@@ -96,6 +98,11 @@ class Desk:
             if bar is not None:
                 bar.close()
         return [known[key] for key in questions.keys]
+
+    def measured(self) -> dict[str, float]:
+        """What this purpose has cost so far, over all processes and restarts; nothing if it never cost anything."""
+        queries, usd = self.ledger.spent(self.purpose)
+        return {"cost/paid_queries": float(queries), "cost/usd": usd} if queries else {}
 
     def _known(self, keys: list[bytes]) -> dict[bytes, Answer]:
         if self.store is None or not keys:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import struct
 from collections.abc import Sequence
 
@@ -57,11 +58,12 @@ def from_json(
     exists_BKJ = judged_mask(candidates, columns)
     probs_BKJ, judged_BKJ = torch.full(exists_BKJ.shape, 0.5), torch.zeros_like(exists_BKJ)
     scores: list[list[float]] = []
+    has_scores = False
     for b, answer in enumerate(answers):
         K, J = candidates.num_candidates[b], columns.num_candidates[b]
         known = {"probs": [[None] * J] * K, "scores": None} if answer is None else json.loads(answer)
-        if known["scores"] is not None:
-            scores.append(known["scores"])
+        has_scores |= known["scores"] is not None
+        scores.append(known["scores"] or [math.nan] * K)
         for i, row in enumerate(known["probs"]):
             for j, prob in enumerate(row):
                 if prob is not None:
@@ -69,7 +71,7 @@ def from_json(
     return PreferenceMatrix(
         probs_BKJ=probs_BKJ,
         judged_BKJ=judged_BKJ,
-        scores_BK=pad(scores, float("nan"), torch.float32) if len(scores) == len(candidates) else None,
+        scores_BK=pad(scores, math.nan, torch.float32) if has_scores else None,
         self_play=opponents is None,
         prompt_ids=[prompt.prompt_id for prompt in candidates.prompts],
     )

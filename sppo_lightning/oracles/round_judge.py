@@ -14,6 +14,7 @@ from sppo_lightning.functional.pair_design import Entry, opponents_order, self_p
 from sppo_lightning.functional.seeds import derive_seed
 from sppo_lightning.oracles.base import PreferenceOracle
 from sppo_lightning.oracles.composed import ComposedOracle
+from sppo_lightning.oracles.desk import Desk
 from sppo_lightning.oracles.pairwise import AskedPairs, PairwiseOracle
 from sppo_lightning.oracles.ragged import check_matrix, judged_mask
 from sppo_lightning.types import Candidates, PreferenceMatrix, Prompt
@@ -38,6 +39,7 @@ class RoundJudge(ComposedOracle):
         only_finished: the best and the worst are chosen among responses that were not truncated.
         max_quarantined: as a share of `prompts`; with more, judging stops.
         quarantined: ids of prompts that were quarantined before a kill.
+        desk: where the oracle's answers come from, if they cost something.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class RoundJudge(ComposedOracle):
         only_finished: bool = True,
         max_quarantined: float = 1.0,
         quarantined: Sequence[str] = (),
+        desk: Desk | None = None,
     ) -> None:
         self.oracle = oracle
         self.prompts, self.seed = prompts, seed
@@ -58,6 +61,7 @@ class RoundJudge(ComposedOracle):
         self.max_quarantined = max_quarantined
         self._index = {prompt.prompt_id: index for index, prompt in enumerate(prompts)}
         self._quarantined = dict.fromkeys(quarantined)
+        self.desk = desk
         self.gives_scores = oracle.gives_scores and not self._leaves_out
 
     @property
@@ -82,7 +86,12 @@ class RoundJudge(ComposedOracle):
             only_finished=self.only_finished,
             max_quarantined=self.max_quarantined,
             quarantined=list(self._quarantined),
+            desk=self.desk,
         )
+
+    def measured(self) -> dict[str, float]:
+        """What the oracle measured, and what it cost."""
+        return super().measured() | ({} if self.desk is None else self.desk.measured())
 
     def for_round(self, earlier: Sequence[Iterable[Candidates]]) -> PreferenceOracle:
         """The oracle as it is in that round."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pyarrow.compute as pc
 
+from sppo_lightning.oracles.base import PreferenceOracle
 from sppo_lightning.selfplay.quarantine import quarantined
 from sppo_lightning.selfplay.store import IMPORTED, RoundFolder
 
@@ -55,6 +56,11 @@ def round_metrics(folder: RoundFolder, oracle: str, shared: Sequence[str] = ()) 
         "cost/oracle_queries": queries,
         "cost/generated_tokens": generated,
     } | _mean_score(folder, f"{verdicts}/self", num_chunks)
+
+
+def oracle_metrics(oracle: PreferenceOracle) -> dict[str, float]:
+    """What judging showed beside the verdicts, under the names of a round's metrics."""
+    return {name if "/" in name else f"round/{name}": value for name, value in oracle.measured().items()}
 
 
 def _mean_score(folder: RoundFolder, stage: str, num_chunks: int) -> dict[str, float]:

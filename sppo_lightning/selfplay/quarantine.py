@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import pyarrow as pa
+
 from sppo_lightning.selfplay.store import RoundFolder
+from sppo_lightning.types import Prompt
+
+QUARANTINED = "quarantined"
 
 
 def quarantined(folder: RoundFolder, oracle: str) -> list[str]:
@@ -25,3 +32,17 @@ def quarantined(folder: RoundFolder, oracle: str) -> list[str]:
                 table = folder.read_chunk(name, index).select(["prompt_id", "judged"]).to_pylist()
                 found |= {row["prompt_id"]: None for row in table if not any(map(any, row["judged"]))}
     return list(found)
+
+
+def list_quarantined(folder: RoundFolder, oracle: str, prompts: Sequence[Prompt]) -> None:
+    """Writes `quarantined.parquet` into the round for people to look at, if there is anything to list.
+
+    Args:
+        folder: the round, judged.
+        oracle: the judge's name.
+        prompts: the round's.
+    """
+    ids = set(quarantined(folder, oracle))
+    if ids:
+        rows = [{"prompt_id": p.prompt_id, "prompt": p.text} for p in prompts if p.prompt_id in ids]
+        folder.write_table(QUARANTINED, pa.Table.from_pylist(rows))

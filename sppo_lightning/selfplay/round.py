@@ -22,11 +22,12 @@ from sppo_lightning.functional.seeds import derive_seed
 from sppo_lightning.io import carriers
 from sppo_lightning.io.crash_points import crash_point
 from sppo_lightning.selfplay.answers import check_responses, check_verdicts
-from sppo_lightning.selfplay.metrics import round_metrics
+from sppo_lightning.selfplay.metrics import oracle_metrics, round_metrics
 from sppo_lightning.selfplay.mismatched import next_prompts_response
 from sppo_lightning.selfplay.opponents import PREVIOUS
 from sppo_lightning.selfplay.pipeline import POLICY, Job, overlapping, run_jobs
 from sppo_lightning.selfplay.players import RoundPlayers, RoundSettings
+from sppo_lightning.selfplay.quarantine import list_quarantined
 from sppo_lightning.selfplay.reward_model import REWARD_MODEL, REWARDS, RewardModel, fit_metrics, fit_reward_model
 from sppo_lightning.selfplay.selection import choose_targets
 from sppo_lightning.selfplay.store import (
@@ -87,7 +88,9 @@ def play_round(
             round_index=round_index,
             global_step=global_step,
             policy=players.policies.named(PREVIOUS).name,
-            metrics=round_metrics(folder, players.oracle.name, players.shared) | play.measured,
+            metrics=round_metrics(folder, players.oracle.name, players.shared)
+            | oracle_metrics(players.oracle)
+            | play.measured,
         )
     players.world.barrier()
 
@@ -292,6 +295,7 @@ class _Play:
                     self.folder.read_stage(f"{self._verdicts}/{DRAWS}", self.settings.num_chunks), self_play=False
                 )
                 self.folder.write_table(DRAWS, carriers.draws_table(self.prompts, win_rates(draws)))
+            list_quarantined(self.folder, self.players.oracle.name, self.prompts)
         self.players.world.barrier()
 
     @cached_property

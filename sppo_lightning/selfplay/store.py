@@ -8,7 +8,7 @@
       preferences/<oracle>/self/00000-<hash>.parquet, .../history_1/...  (preferences/imported/ if imported)
       reward_model/                               where one is fitted; not needed any more once there are its
       rewards/self/00000-<hash>.parquet ...       verdicts, which count instead of the oracle's
-      targets.parquet  pairs.parquet
+      targets.parquet  pairs.parquet  quarantined.parquet (only where there are such prompts)
       reference_logps/previous/00000-<hash>.parquet ...
       manifest.json                               hashes of all of the above; written last, it commits the round
       phase_1/                                    the same again for the second fit of a round that has two

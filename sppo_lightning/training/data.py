@@ -182,9 +182,9 @@ class SelfPlayDataModule(pl.LightningDataModule):
         """The oracle of each of a round's phases."""
         return [phase.oracle or self.oracle for phase in self.module.schedule.phases]
 
-    def kept(self, oracle: PreferenceOracle, purpose: str = "held-out") -> PreferenceOracle:
-        """A judge of this run, asked within its budget and about nothing that is known (`data.judging`)."""
-        return self.judging.keep(oracle, self.module.run_folder.path, purpose, self.progress)
+    def kept(self, oracle: PreferenceOracle) -> PreferenceOracle:
+        """A judge of held-out responses, asked within the budget and about nothing that is known (`data.judging`)."""
+        return self.judging.keep(oracle, self.module.run_folder.path, "held-out", self.progress)
 
     @property
     def prompts(self) -> PromptSplit:

@@ -10,6 +10,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from sppo_lightning.functional.seeds import derive_seed
 from sppo_lightning.io import carriers
 from sppo_lightning.oracles.base import PreferenceOracle
+from sppo_lightning.oracles.kept import kept
 from sppo_lightning.oracles.round_judge import RoundJudge
 from sppo_lightning.selfplay.opponents import PREVIOUS
 from sppo_lightning.selfplay.players import RoundSettings
@@ -58,8 +59,9 @@ def judge_of_round(
         for index in range(data.first_round, round_index)
     ]
     purpose = f"round_{round_index:03d}" + (f"/phase_{phase_index}" if phase_index else "")
+    desk = judging.desk(run.path, purpose, data.progress)
     return RoundJudge(
-        data.kept(oracle, purpose).for_round(earlier),
+        kept(oracle, desk).for_round(earlier),
         prompts,
         seed=derive_seed(settings.seed, "pairs", round_index),
         share=judging.pair_share,
@@ -67,6 +69,7 @@ def judge_of_round(
         only_finished=data.truncated != "keep",
         max_quarantined=judging.max_quarantined,
         quarantined=quarantined(folder, oracle.name) if folder.exists else [],
+        desk=desk,
     )
 
 
