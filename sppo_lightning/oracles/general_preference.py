@@ -62,6 +62,7 @@ class GeneralPreference(ResponseJudge):
                 f"GeneralPreference: {self.model} is a {config.get('model_type')}; a GPM is a causal language model "
                 "with a value head"
             )
+        self._files.require(_VALUE_HEAD)
         tokenizer = self._files.tokenizer()
         if tokenizer.eos_token_id is None:
             raise ConfigError(f"GeneralPreference: the tokenizer of {self.model} has no eos_token, where a GPM is read")
@@ -120,13 +121,13 @@ class PreferenceEmbedding(nn.Module):
         """
         from transformers import AutoModel
 
+        files.require(_VALUE_HEAD, fetch=True)
         heads = files.tensors([_VALUE_HEAD, _PROMPT_HEAD])
-        value_head = heads.get(_VALUE_HEAD)
-        if value_head is None or len(value_head) % 2 or len(value_head) == 0:
-            shape = "none" if value_head is None else f"one of {len(value_head)} values"
+        value_head = heads[_VALUE_HEAD]
+        if len(value_head) % 2:
             raise ConfigError(
-                f"GeneralPreference: {files.source} is no GPM: it needs {_VALUE_HEAD} of an even number of values, and "
-                f"has {shape}. A reward model with one value goes into data.oracle RewardModel"
+                f"GeneralPreference: {files.source} is no GPM: {_VALUE_HEAD} must give an even number of values, it "
+                f"gives {len(value_head)}. A reward model with one value goes into data.oracle RewardModel"
             )
         prompt_head = heads.get(_PROMPT_HEAD)
         if prompt_head is not None and 2 * len(prompt_head) != len(value_head):

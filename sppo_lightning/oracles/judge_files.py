@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +48,9 @@ class JudgeFiles:
         try:
             return Path(snapshot_download(self.source, allow_patterns=wanted))
         except Exception as error:
-            reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
             raise ConfigError(
-                f"{self.judge}: {self.source} is no folder, and could not be had from the hub ({reason}). Give a "
-                "folder that holds config.json, the tokenizer and model.safetensors, or a hub id that can be reached"
+                f"{self.judge}: {self.source} is no folder, and could not be had from the hub ({_first_line(error)}). "
+                "Give a folder with config.json, the tokenizer and model.safetensors, or a hub id that can be reached"
             ) from error
 
     def config(self) -> dict[str, Any]:
@@ -87,15 +86,25 @@ class JudgeFiles:
                 "tokenizer.json, or the files that its tokenizer_config.json names"
             ) from error
 
-    def check_weights(self) -> None:
-        """Refuses a local folder without safetensors, before they are needed.
+    def require(self, *names: str, fetch: bool = False) -> None:
+        """Looks for the weights and for some of their tensors by name; the weights themselves are not read.
+
+        Args:
+            names: tensors that must be there.
+            fetch: weights on the hub are fetched for it; otherwise only a local folder is looked into.
 
         Raises:
-            ConfigError: there are none, or only a pickle.
+            ConfigError: the weights are missing, damaged, a pickle, or lack one of these.
         """
-        path = Path(resolve(self.source)).expanduser()
-        if path.is_dir():
-            self._shards(path)
+        if not fetch and not Path(resolve(self.source)).expanduser().is_dir():
+            return
+        found = self.tensor_names()
+        missing = [name for name in names if name not in found]
+        if missing:
+            raise ConfigError(
+                f"{self.judge}: the weights of {self.source} lack {', '.join(missing)}, so this is another kind of "
+                f"model; they have {', '.join(sorted(found)[:3])}, ..."
+            )
 
     def tensors(self, names: Iterable[str] | None = None) -> dict[str, Tensor]:
         """Tensors of the checkpoint by name, on the CPU.
@@ -106,34 +115,28 @@ class JudgeFiles:
         Raises:
             ConfigError: the weights are missing, damaged or a pickle.
         """
-        from safetensors import safe_open
-
         wanted = None if names is None else set(names)
         found: dict[str, Tensor] = {}
-        for path in self._shards(self.folder(weights=True)):
-            try:
-                with safe_open(path, framework="pt") as file:
-                    found |= {name: file.get_tensor(name) for name in file.keys() if wanted is None or name in wanted}  # noqa: SIM118
-            except Exception as error:
-                raise ConfigError(
-                    f"{self.judge}: {path} is damaged or not a safetensors file ({_first_line(error)}); fetch it again"
-                ) from error
+        for file in self._open():
+            found |= {name: file.get_tensor(name) for name in file.keys() if wanted is None or name in wanted}  # noqa: SIM118
         return found
 
     def tensor_names(self) -> set[str]:
         """Names of all tensors of the checkpoint; see `tensors` for errors."""
+        return {name for file in self._open() for name in file.keys()}  # noqa: SIM118 - no iterator of its own
+
+    def _open(self) -> Iterator[Any]:
         from safetensors import safe_open
 
-        names: set[str] = set()
         for path in self._shards(self.folder(weights=True)):
             try:
-                with safe_open(path, framework="pt") as file:
-                    names |= set(file.keys())
+                file = safe_open(path, framework="pt")
             except Exception as error:
                 raise ConfigError(
                     f"{self.judge}: {path} is damaged or not a safetensors file ({_first_line(error)}); fetch it again"
                 ) from error
-        return names
+            with file:
+                yield file
 
     def _shards(self, folder: Path) -> list[Path]:
         shards = sorted(folder.glob("*.safetensors"))

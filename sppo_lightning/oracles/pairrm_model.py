@@ -13,6 +13,7 @@ from sppo_lightning.oracles.judge_files import JudgeFiles
 from sppo_lightning.oracles.pairrm_text import MARKS, mark_ids
 
 _LIMITS = (1224, 412)  # what PairRM was trained with
+_TENSORS = ("pretrained_model.embeddings.word_embeddings.weight", "head_layer.1.weight", "head_layer.4.weight")
 _PREFIX_KEYS = ("source_prefix_id", "cand1_prefix_id", "cand2_prefix_id", "cand_prefix_id")
 
 
@@ -71,7 +72,7 @@ class PairRMCheckpoint:
         """
         self._encoder_config()
         self.tokenizer()
-        self._files.check_weights()
+        self._files.require(*_TENSORS)
 
     def folder(self) -> Path:
         """Where the files are, weights included."""
@@ -110,14 +111,10 @@ class PairRMCheckpoint:
         """
         from transformers import AutoModel
 
+        self._files.require(*_TENSORS, fetch=True)
         weights = self._files.tensors()
         config, ranker = self._encoder_config(), self._config()
-        embeddings = weights.get("pretrained_model.embeddings.word_embeddings.weight")
-        if embeddings is None or "head_layer.4.weight" not in weights:
-            raise ConfigError(
-                f"PairRM: the weights of {self._files.source} are not PairRM's: they lack pretrained_model.* or "
-                f"head_layer.*, and have {', '.join(sorted(weights)[:3])}, ..."
-            )
+        embeddings = weights[_TENSORS[0]]
         config.vocab_size = len(embeddings)  # the marks were added to the encoder's
         if len(self.tokenizer()) > len(embeddings):
             raise ConfigError(

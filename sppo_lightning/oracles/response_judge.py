@@ -64,7 +64,7 @@ class ResponseJudge(PreferenceOracle):
 
     @abstractmethod
     def _check(self, config: dict[str, Any]) -> None:
-        """Raises ConfigError if config.json is not that of a judge of this kind."""
+        """Raises ConfigError if this is no judge of this kind; looks for the weights, but reads none."""
 
     @abstractmethod
     def _load(self, dtype: torch.dtype) -> nn.Module:
@@ -87,7 +87,6 @@ class ResponseJudge(PreferenceOracle):
         """
         choose_dtype(self.dtype, choose_device(self.device))
         self._check(self._files.config())
-        self._files.check_weights()
         self._chat_rows().check(prompts)
 
     def compare(self, candidates: Candidates, opponents: Candidates | None = None) -> PreferenceMatrix:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from sppo_lightning.errors import ConfigError
 from sppo_lightning.oracles.judge_model import Dtype
 from sppo_lightning.oracles.response_judge import ResponseJudge
-from sppo_lightning.oracles.reward_networks import ClassifierRewards, GatedRewards
+from sppo_lightning.oracles.reward_networks import GATED_TENSORS, ClassifierRewards, GatedRewards
 
 
 class RewardModel(ResponseJudge):
@@ -63,6 +63,7 @@ class RewardModel(ResponseJudge):
                 f"RewardModel: {self.model} is {architecture}{own_code}; known are ...ForSequenceClassification and "
                 "ArmoRM's ...ForRewardModelWithGating. A language model without a reward head is no reward model"
             )
+        self._files.require(*(GATED_TENSORS if gated else ()))
         # As transformers counts labels: by their names, two if none are given.
         count = _num_objectives(config) if gated else len(config.get("id2label") or range(config.get("num_labels", 2)))
         names = list((config.get("id2label") or {}).values())

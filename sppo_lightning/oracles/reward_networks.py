@@ -13,7 +13,8 @@ from sppo_lightning.errors import ConfigError
 from sppo_lightning.oracles.judge_files import JudgeFiles
 from sppo_lightning.oracles.response_judge import last_states
 
-_GATING_TENSORS = ("regression_layer.weight", "reward_transform_matrix", "gating.logit_scale")
+GATED_TENSORS = ("regression_layer.weight", "reward_transform_matrix", "gating.logit_scale", "gating.layers.0.weight")
+"""What tells ArmoRM's weights from others."""
 
 
 class ClassifierRewards(nn.Module):
@@ -88,14 +89,9 @@ class GatedRewards(nn.Module):
         """Reads it from its files; see `ClassifierRewards.load`."""
         from transformers import AutoModel
 
+        files.require(*GATED_TENSORS, fetch=True)
         names = [name for name in files.tensor_names() if name.startswith("gating.layers.")]
-        missing = [name for name in _GATING_TENSORS if name not in files.tensor_names()]
-        if missing or not names:
-            raise ConfigError(
-                f"RewardModel: {files.source} calls itself gated, but its weights lack "
-                f"{', '.join(missing) or 'gating.layers'}"
-            )
-        heads = {name: head.to(dtype) for name, head in files.tensors([*_GATING_TENSORS, *names]).items()}
+        heads = {name: head.to(dtype) for name, head in files.tensors([*GATED_TENSORS, *names]).items()}
         return cls(load_model(AutoModel, files, dtype), heads, place, temperature)
 
 
@@ -106,7 +102,7 @@ def load_model(auto_class: Any, files: JudgeFiles, dtype: torch.dtype) -> Any:
         ConfigError: they are not, or cannot be read.
     """
     folder = files.folder(weights=True)
-    files.check_weights()
+    files.require(fetch=True)
     try:
         with (
             _quietly()
