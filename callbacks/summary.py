@@ -103,7 +103,8 @@ def _win_rate(measured: dict[str, float], opponent: str) -> str:
 
 def _line(module: PolicyModule, index: int) -> str:
     played, measured = module.run_folder.round(index).manifest["metrics"], _measured(module, index)
-    seconds = sum(value for name, value in (played | measured).items() if name.startswith("time/"))
+    times = {name: value for name, value in (played | measured).items() if name.startswith("time/")}
+    seconds = sum(times.values()) - 2 * times.get("time/overlap", 0.0)  # which the sum counts again
     kl = f"{measured['round/kl_to_start']:.2f}" if "round/kl_to_start" in measured else "-"
     return (
         f"{index:5d}  {_win_rate(measured, 'start'):<21}  {_win_rate(measured, 'previous'):<21}  {kl:<5} "

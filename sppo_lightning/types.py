@@ -334,6 +334,10 @@ class Progress(Protocol):
         """Opens a bar of `total` units."""
         ...
 
+    def say(self, text: str) -> None:
+        """Tells something in a line of its own, the first time that it is said."""
+        ...
+
 
 class ProgressBar(Protocol):
     """One open bar; a `tqdm.tqdm` is one."""

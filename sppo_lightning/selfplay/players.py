@@ -63,7 +63,6 @@ class RoundPlayers:
         self_comparison: count a response's comparison with itself (1/2) in its win rate.
         world: the processes that share the work.
         progress: tells the person who waits.
-        say: tells them something once.
         device: where the policy is, such as "cpu" or "cuda:0".
         cpu_at_once: how many stages may work on the CPU at the same time.
         reference_apart: `reference_logps` of pi_t can be called while an engine uses pi_t in this process.
@@ -86,7 +85,6 @@ class RoundPlayers:
     progress: Progress
     reward_model: RewardModel | None = None
     earlier_rounds: Sequence[RoundFolder] = ()
-    say: Callable[[str], None] = lambda _: None
     device: str = "cpu"
     cpu_at_once: int = 1
     reference_apart: bool = False

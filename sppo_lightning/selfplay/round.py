@@ -124,7 +124,7 @@ class _Play:
                 job.after = jobs[:number]
         together = overlapping(jobs, self.players.cpu_at_once)
         if together:
-            self.players.say(f"overlapping, chunk by chunk: {', '.join(together)}")
+            self.players.progress.say(f"these stages overlap, chunk by chunk: {', '.join(together)}")
         start = time.perf_counter()
         seconds = run_jobs(jobs, self.players.cpu_at_once, lambda stage: crash_point(f"before_stage:{stage}"))
         if together:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from sppo_lightning.io import carriers
 from sppo_lightning.selfplay.opponents import PREVIOUS
@@ -64,9 +62,7 @@ def play(data: SelfPlayDataModule, round_index: int, phase_index: int, global_st
     players = RoundPlayers(
         engine=data.engine,
         opponent_engine=data.opponent_engine,
-        oracle=judge_of_round(
-            data, phase.oracle or data.oracle, folder, prompts, settings, round_index, phase_index
-        ),
+        oracle=judge_of_round(data, phase.oracle or data.oracle, folder, prompts, settings, round_index, phase_index),
         opponent=data.opponent,
         pairing=data.pairing,
         policies=policies,
@@ -88,7 +84,6 @@ def play(data: SelfPlayDataModule, round_index: int, phase_index: int, global_st
             for earlier in range(data.first_round, round_index)
             if data.reward_model is not None and data.reward_model.earlier_rounds
         ],
-        say=_say_once,
         device=str(module.device),
         cpu_at_once=cpu_at_once,
         reference_apart=twin is not None,
@@ -113,8 +108,3 @@ def _stages_on_cpu(trainer: Trainer) -> int:
     """How many stages may work at once without sharing a core: each takes as many threads as PyTorch is set to."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // (torch.get_num_threads() * trainer.num_devices))
-
-
-@cache
-def _say_once(text: str) -> None:
-    rank_zero_info(text)

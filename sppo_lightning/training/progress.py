@@ -31,6 +31,7 @@ class StageProgress(Progress):
         self._speaks = enabled and rank == 0
         self._stream = stream
         self._interval_s = interval_s
+        self._said: set[str] = set()
 
     def __call__(self, stage: str, total: int, unit: str) -> ProgressBar:
         """Opens a bar.
@@ -49,6 +50,12 @@ class StageProgress(Progress):
             )
         return _LogBar(stage, total, unit, stream, self._interval_s)
 
+    def say(self, text: str) -> None:
+        """Tells something above the bars, the first time that it is said."""
+        if self._speaks and text not in self._said:
+            self._said.add(text)
+            tqdm.write(text, file=self._stream or sys.stderr)
+
 
 def _draws_bars(stream: TextIO) -> bool:
     """Whether this is a terminal with a width: in one of 0 columns, as some containers give, tqdm draws nothing."""
@@ -64,6 +71,9 @@ class NullProgress(Progress):
     def __call__(self, stage: str, total: int, unit: str) -> ProgressBar:
         """Returns a bar that nobody sees."""
         return _SilentBar()
+
+    def say(self, text: str) -> None:
+        """Says nothing."""
 
 
 class _SilentBar(ProgressBar):

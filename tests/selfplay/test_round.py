@@ -14,6 +14,7 @@ from sppo_lightning.selfplay.opponents import History
 from sppo_lightning.selfplay.pairing import BestWorst
 from sppo_lightning.selfplay.store import RoundFolder
 from sppo_lightning.selfplay.win_rates import win_rates
+from sppo_lightning.training.progress import NullProgress
 from sppo_lightning.types import PreferenceMatrix
 
 from .conftest import SeedEngine, TokenGame, encode, fake_logps
@@ -206,3 +207,120 @@ def test_an_engine_that_forgets_a_prompt_is_named(play):
 
     with pytest.raises(EngineError, match="Forgetful returned responses for 2 prompts, 3 were asked"):
         play(engine=Forgetful())
+
+
+class MeetingEngine(SeedEngine):
+    """Generates a later chunk only once the first one has been judged."""
+
+    def __init__(self):
+        super().__init__()
+        self.judged = threading.Event()
+
+    def generate(self, prompts, seeds_BK):
+        assert not self.answered or self.judged.wait(timeout=30), "nothing was judged meanwhile"
+        return super().generate(prompts, seeds_BK)
+
+
+class MeetingOracle(TokenGame):
+    def __init__(self, engine):
+        super().__init__()
+        self.engine = engine
+
+    @property
+    def name(self):
+        return "TokenGame"
+
+    def compare(self, candidates, opponents=None):
+        self.engine.judged.set()
+        return super().compare(candidates, opponents)
+
+
+class Listener(NullProgress):
+    def __init__(self):
+        self.said = []
+
+    def say(self, text):
+        self.said.append(text)
+
+
+SIDE_BY_SIDE = {"cpu_at_once": 2, "reference_apart": True, "needs": ("anchor", "previous")}
+
+
+def test_overlapping_stages_make_the_same_round(play):
+    engine, progress = MeetingEngine(), Listener()
+    together = play(engine=engine, oracle=MeetingOracle(engine), progress=progress, **SIDE_BY_SIDE)
+    assert data_files(together.folder) == data_files(play(needs=SIDE_BY_SIDE["needs"]).folder)
+    assert progress.said == ["these stages overlap, chunk by chunk: generate, judge, reference"]
+    metrics = together.manifest["metrics"]
+    assert all(metrics[f"time/{stage}"] > 0 for stage in ("generate", "judge", "reference"))
+    assert "time/overlap" in metrics
+
+
+@pytest.mark.parametrize("stage", ["generate", "judge", "reference"])
+def test_what_is_whole_of_overlapping_stages_is_not_made_again(play, tmp_path, stage):
+    def breaking(function):
+        def wrapped(*arguments):
+            if "p3" in str(arguments) or (stage == "reference" and len(calls) == 1):
+                raise StageError
+            calls.append(arguments)
+            return function(*arguments)
+
+        calls = []
+        return wrapped
+
+    engine, oracle, logps = SeedEngine(), TokenGame(), fake_logps
+    if stage == "generate":
+        engine.generate = breaking(engine.generate)
+    elif stage == "judge":
+        oracle.compare = breaking(oracle.compare)
+    else:
+        logps = breaking(logps)
+    folder = RoundFolder(tmp_path / "broken")
+    with pytest.raises(StageError):
+        play(folder, engine=engine, oracle=oracle, reference_logps=logps, **SIDE_BY_SIDE)
+    assert engine.policy is None, "the engine was closed"
+    before = {path: path.stat().st_mtime_ns for path in folder.path.rglob("0*.parquet")}
+    assert before
+    play(folder, **SIDE_BY_SIDE)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert data_files(folder) == data_files(play(needs=SIDE_BY_SIDE["needs"]).folder)
+
+
+def test_older_policies_are_loaded_one_at_a_time(play):
+    """With another policy's responses among the opponents nothing overlaps, whatever the room."""
+    progress = Listener()
+    play(opponent=History(num_policies=2), round_index=1, progress=progress, **SIDE_BY_SIDE)
+    assert progress.said == []
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_the_reference_waits_for_an_engine_that_uses_the_same_modules(play, apart):
+    engine, open_meanwhile = SeedEngine(), []
+
+    def logps(name, rows):
+        open_meanwhile.append(engine.policy is not None)
+        if apart:
+            engine.frozen.set()
+        return fake_logps(name, rows)
+
+    generate, engine.frozen = engine.generate, threading.Event()
+
+    def generate_last_when_one_is_frozen(prompts, seeds_BK):
+        assert not apart or len(engine.answered) < 6 or engine.frozen.wait(timeout=30)
+        return generate(prompts, seeds_BK)
+
+    engine.generate = generate_last_when_one_is_frozen
+    play(engine=engine, reference_logps=logps, cpu_at_once=2, reference_apart=apart)
+    assert open_meanwhile[0] == apart
+    assert not open_meanwhile[-1]
+
+
+def test_on_one_device_stages_take_turns(play):
+    progress = Listener()
+    members = {"device": "cuda:0", "cpu_at_once": 2, "reference_apart": True, "progress": progress}
+    play(**members)
+    assert progress.said == []
+    oracle = TokenGame()
+    oracle.works_on = "elsewhere"
+    play(oracle=oracle, **members)
+    assert progress.said == ["these stages overlap, chunk by chunk: generate, judge, reference"]
