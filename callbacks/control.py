@@ -13,7 +13,7 @@ from sppo_lightning.callbacks.round_end import run_loggers
 from sppo_lightning.control.data import TrajectoryDataModule
 from sppo_lightning.control.filmstrip import film_or_curves
 from sppo_lightning.control.module import START, ControlModule
-from sppo_lightning.control.payoff import MIXTURE, evaluation_episodes, judge_policies, standing
+from sppo_lightning.control.payoff import evaluation_episodes, evaluation_seed, judge_policies, standing
 from sppo_lightning.control.policy import ControlPolicy
 from sppo_lightning.errors import ConfigError
 from sppo_lightning.functional.intervals import mean_interval
@@ -149,9 +149,8 @@ class ControlEvaluation(pl.Callback):
         names = {"before": START, "after": last}
         film = film_or_curves(
             data.task,
-            {label: ControlPolicy.load(run.path / "exports" / name, data.task) for label, name in names.items()},
-            {label: self._episodes_of(data, pl_module, name) for label, name in names.items()},
-            data.seed,
+            {label: self._episodes_of(data, pl_module, name)[0] for label, name in names.items()},
+            evaluation_seed(data.seed, 0),
         )
         curves = _curves(run.path)
         for figure, name in ((film, "filmstrip"), (curves, "learning_curves")):
@@ -163,7 +162,7 @@ class ControlEvaluation(pl.Callback):
         print(f"\n{pl_module.rounds_finished} rounds, {pl_module.cost['cost/env_steps']:.0f} steps, "
               f"{pl_module.cost['cost/comparisons']:.0f} comparisons")  # fmt: skip
         for policy, weight in zip(newest["names"], newest["equilibrium"], strict=True):
-            if weight > 0.005 and policy != MIXTURE:
+            if weight > 0.005:
                 print(f"  {weight:5.0%} {policy} in the equilibrium of the stored policies")
         print(f"pictures: {run.path / 'filmstrip.png'}, {run.path / 'learning_curves.png'}")
         print(f"report: {run.path / REPORT_FILE}")
@@ -188,7 +187,8 @@ def _curves(run: Any) -> Figure:
             values, low, high = (
                 np.array([metrics[key] for metrics in found]) for key in (name, f"{name}_low", f"{name}_high")
             )
-            axes.errorbar(places, values, yerr=[values - low, high - values], marker="o", markersize=4, capsize=2)
+            bars = np.maximum([values - low, high - values], 0)  # but for rounding an estimate lies in its interval
+            axes.errorbar(places, values, yerr=bars, marker="o", markersize=4, capsize=2)
             axes.set_xlabel(unit)
         row[0].set_ylabel(label)
     return figure

@@ -21,7 +21,8 @@ def play_episodes(
 ) -> list[Trajectory]:
     """Plays episodes to their end or the horizon.
 
-    An episode depends on the policy and its own seed alone: its start and its noise come from that seed.
+    An episode depends on the policy and its own seed alone, but for rounding: its start and its noise come from that
+    seed. The same seeds in the same order give the same bits.
 
     Args:
         task: where.
@@ -42,10 +43,7 @@ def play_episodes(
     observations_NHD, actions_NHA = np.zeros((N, H, D), np.float32), np.zeros((N, H, A), np.float32)
     rewards_NH, lengths_N, terminated_N = np.zeros((N, H)), np.full(N, H), np.zeros(N, bool)
     seen_ND = np.stack(
-        [
-            environment.reset(seed=derive_seed(seed, "start") % 2**31)[0]
-            for environment, seed in zip(environments, seeds, strict=True)
-        ]
+        [environment.reset(seed=start_seed(seed))[0] for environment, seed in zip(environments, seeds, strict=True)]
     ).astype(np.float32)
     for step in range(H):
         observations_NHD[:, step] = seen_ND
@@ -78,6 +76,11 @@ def play_episodes(
         )
         for n in range(N)
     ]
+
+
+def start_seed(seed: int) -> int:
+    """What a simulator is reset with for an episode of this seed."""
+    return derive_seed(seed, "start") % 2**31
 
 
 def uniform_actor(observations_ND: np.ndarray, steps_N: np.ndarray, noise_NA: np.ndarray) -> np.ndarray:

@@ -26,9 +26,6 @@ from sppo_lightning.functional.seeds import derive_seed
 from sppo_lightning.functional.trajectory_preferences import Trajectory
 from sppo_lightning.io.files import atomic_write
 
-MIXTURE = "mixture"
-"""The policies of the run drawn with equal chances, which is what SPO's guarantee is about."""
-
 
 def evaluation_episodes(
     file: Path, task: Task, actor: ControlPolicy | Actor, name: str, num_episodes: int, seed: int
@@ -48,12 +45,17 @@ def evaluation_episodes(
             task,
             actor,
             names=[f"{name}/{episode}" for episode in range(num_episodes)],
-            seeds=[derive_seed(seed, "evaluation", episode) for episode in range(num_episodes)],
+            seeds=[evaluation_seed(seed, episode) for episode in range(num_episodes)],
             noise=name,
         )
         with atomic_write(file, kind="evaluation") as temporary:
             temporary.write_bytes(episodes_bytes(played))
     return read_episodes(file, name)
+
+
+def evaluation_seed(seed: int, episode: int) -> int:
+    """What the evaluation's `episode`-th episode of every policy is played with."""
+    return derive_seed(seed, "evaluation", episode)
 
 
 def judge_policies(episodes: Mapping[str, Sequence[Trajectory]], preference: Preference) -> Array:
@@ -78,9 +80,9 @@ class Standing:
     """How the policies of a run stand against each other.
 
     Attributes:
-        match: everybody against everybody, the mixture of all included.
+        match: everybody against everybody.
         gap: of the newest policy, from stored policies.
-        mixture_gap: of the mixture.
+        mixture_gap: of all policies of the run drawn with equal chances, which is what SPO's guarantee is about.
     """
 
     match: HeadToHead
@@ -103,10 +105,8 @@ def standing(names: Sequence[str], rates_BMM: Array) -> Standing:
         length_controlled_MM=rates_BMM.mean(axis=0),
         length_slope=0.0,
     )
-    mixture = Contestant(name=MIXTURE, members=tuple((member, 1 / len(members)) for member in members))
-    match = head_to_head_of([*map(Contestant.of, members), mixture], payoff)
     return Standing(
-        match=match,
+        match=head_to_head_of([Contestant.of(member) for member in members], payoff),
         gap=checkpoint_gap(rates_BMM[:, :-1, -1], names[:-1]),
         mixture_gap=checkpoint_gap(rates_BMM.mean(axis=2), names),
     )

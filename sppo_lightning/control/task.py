@@ -74,22 +74,14 @@ class Task:
         share = (np.clip(actions_NA, -1, 1) + 1) / 2
         return (self._low + share * (self._high - self._low)).astype(np.float32)
 
-    def renderer(self) -> gymnasium.Env[Any, Any]:
-        """An environment that draws itself as pixels.
 
-        Raises:
-            Exception: whatever the simulator raises where it cannot draw, such as without OpenGL.
-        """
-        return _make(self.name, render_mode="rgb_array")
-
-
-def _make(name: str, **arguments: Any) -> gymnasium.Env[Any, Any]:
+def _make(name: str) -> gymnasium.Env[Any, Any]:
     import gymnasium
 
     logging.getLogger("gymnasium").setLevel(logging.ERROR)  # that a newer version of a task exists is no news
     try:
         # The horizon is ours; without the checker, which warns of what the tasks themselves do.
-        return gymnasium.make(name, max_episode_steps=-1, disable_env_checker=True, **arguments)
+        return gymnasium.make(name, max_episode_steps=-1, disable_env_checker=True)
     except gymnasium.error.DependencyNotInstalled as error:
         reason = " ".join(str(error).split())
         raise ConfigError(
