@@ -41,7 +41,7 @@ class VLLM(Engine):
     in every bit when a prompt is asked among other ones: what a round has stored is never asked again.
 
     Args:
-        temperature: divides the logits; 1 samples from the policy itself, 0 takes the most likely token.
+        temperature: divides the logits; 1 samples from the policy itself, 0 takes the most likely token; at most 2.
         top_p: keep the smallest set of most likely tokens with at least this probability; 1 keeps all.
         top_k: keep this many of the most likely tokens; 0 keeps all.
         max_new_tokens: tokens after which a response is cut off (finish reason "length").
@@ -75,6 +75,11 @@ class VLLM(Engine):
         timeout_s: float = 900.0,
         retries: int = 2,
     ) -> None:
+        if temperature > 2 or 0 < temperature < 0.01:
+            raise ConfigError(
+                f"data.engine.temperature: vLLM takes 0 (greedy) or 0.01 to 2; got {temperature}. data.engine "
+                "Transformers takes any"
+            )
         if tensor_parallel_size < 1:
             raise ConfigError(f"data.engine.tensor_parallel_size must be at least 1; got {tensor_parallel_size}")
         if gpu_memory_utilization is not None and not 0 < gpu_memory_utilization < 1:

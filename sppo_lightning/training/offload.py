@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 
 import torch
 from lightning.pytorch import Trainer
-from torch import nn
+from torch import Tensor
+
+_HOST = torch.device("cpu")
 
 
 class TrainingMemory:
     """`engines.base.MemoryLender` over a Trainer; on a machine without a GPU there is nothing to move.
+
+    Tensors move in place, so that the optimisers go on with the same parameters.
 
     Args:
         trainer: whose module and optimisers move.
@@ -18,35 +22,36 @@ class TrainingMemory:
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
-        self._away = False
+        self._away: list[Tensor] = []
 
     def lend(self) -> None:
-        """Moves weights, gradients and optimiser states to main memory and frees the device's cache."""
-        if self._away or self._device.type == "cpu":
+        """Moves weights and optimiser states to main memory, drops gradients, and frees the device's cache."""
+        device = self._trainer.strategy.root_device
+        if self._away or device.type == _HOST.type:
             return
-        move_training(self._trainer.lightning_module, self._trainer.optimizers, torch.device("cpu"))
+        for parameter in self._trainer.lightning_module.parameters():
+            parameter.grad = None  # of the last step; the next one begins without
+        # Not what lies in main memory anyway, such as Adam's step counts: it must not come back to the device.
+        self._away = [tensor for tensor in self._tensors() if tensor.device.type == device.type]
+        for tensor in self._away:
+            tensor.data = copied(tensor.data, _HOST)
         torch.cuda.empty_cache()
-        self._away = True
 
     def take_back(self) -> None:
         """Moves them back, if they are away."""
-        if self._away:
-            move_training(self._trainer.lightning_module, self._trainer.optimizers, self._device)
-            self._away = False
+        for tensor in self._away:
+            tensor.data = copied(tensor.data, self._trainer.strategy.root_device)
+        self._away = []
 
-    @property
-    def _device(self) -> torch.device:
-        return self._trainer.strategy.root_device
+    def _tensors(self) -> Iterator[Tensor]:
+        module = self._trainer.lightning_module
+        yield from module.parameters()
+        yield from module.buffers()
+        for optimizer in self._trainer.optimizers:
+            for state in optimizer.state.values():
+                yield from (value for value in state.values() if isinstance(value, Tensor))
 
 
-def move_training(module: nn.Module, optimizers: Iterable[torch.optim.Optimizer], device: torch.device) -> None:
-    """Moves a model and what its optimisers remember, in place: the optimisers go on with the same parameters."""
-    for parameter in [*module.parameters(), *module.buffers()]:
-        parameter.data = parameter.data.to(device)
-        if parameter.grad is not None:
-            parameter.grad.data = parameter.grad.data.to(device)
-    for optimizer in optimizers:
-        for state in optimizer.state.values():
-            for name, value in state.items():
-                if isinstance(value, torch.Tensor):
-                    state[name] = value.to(device)
+def copied(tensor: Tensor, device: torch.device) -> Tensor:
+    """The same numbers on another device."""
+    return tensor.to(device)
