@@ -21,6 +21,8 @@ VERBS = {
     "predict": "a policy's answers to a file of prompts, best of n, in AlpacaEval's, Arena-Hard's or MT-Bench's layout",
     "exploit": "how far can a policy be beaten? trains a best reply against it and measures that on held-out prompts",
     "audit": "can a judge be trusted? cycles beyond vote noise, position and length bias, calibration, rival answers",
+    "label": "people as the judge: compare the pairs of responses that a run waits for, on a page of this machine",
+    "doctor": "what this machine has, which engines and oracles work here, and what to install for the rest",
     "report": "one run, or several side by side, as one self-contained HTML page",
     "lab": "play preference games whose answer is known, with the exact update of every method",
 }
@@ -47,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _run(argv[0], argv[1:])
     except SPPOError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"{error.heading}: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("interrupted; the same command goes on", file=sys.stderr)

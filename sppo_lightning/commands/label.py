@@ -106,7 +106,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path.startswith("/?"):
             nonce = secrets.token_urlsafe(12)
             page = _PAGE.read_text(encoding="utf-8").replace("NONCE", nonce)
-            policy = f"default-src 'none'; connect-src 'self'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'"
+            own = f"'nonce-{nonce}'"
+            policy = f"default-src 'none'; img-src data:; connect-src 'self'; style-src {own}; script-src {own}"
             self._send(page, "text/html; charset=utf-8", policy)
         elif self.path.startswith("/tasks?"):
             try:

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from sppo_lightning.errors import ConfigError, OracleError
 
@@ -70,6 +70,14 @@ class Sandbox:
         verdicts: list[Verdict] = [lanes[place % num_lanes][place // num_lanes] for place in range(len(jobs))]
         return verdicts
 
+    def missing(self) -> list[str]:
+        """What this machine's sandbox does not keep programs from, in words.
+
+        Raises:
+            OracleError: the sandbox itself does not start.
+        """
+        return self._asked([])[0]["missing"]
+
     def _lane(self, jobs: Sequence[tuple[str, str]]) -> list[Verdict]:
         """One runner's pairs, one after the other; a runner that dies is replaced."""
         verdicts: list[Verdict] = []
@@ -81,6 +89,12 @@ class Sandbox:
         return verdicts
 
     def _start(self, jobs: Sequence[tuple[str, str]]) -> list[Verdict]:
+        itself, *verdicts = self._asked(jobs)
+        self._warn(itself["missing"])
+        return [line["verdict"] for line in verdicts]
+
+    def _asked(self, jobs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+        """What the runner says: a line on itself, then one for each pair."""
         asked = json.dumps({"jobs": jobs, "limits": self._limits})
         # Isolated like -I, but for the hash seed.
         command = [sys.executable, "-s", "-P", "-B", str(_RUNNER)]
@@ -104,8 +118,7 @@ class Sandbox:
         if not lines:
             reason = complaint.strip().splitlines()[-1:] or [f"exit code {runner.returncode}"]
             raise OracleError(f"Verifier: the sandbox of match unit_test does not start here: {reason[0]}")
-        self._warn(lines[0]["missing"])
-        return [line["verdict"] for line in lines[1:]]
+        return lines
 
     def _warn(self, missing: Sequence[str]) -> None:
         if missing and not self._has_warned:
