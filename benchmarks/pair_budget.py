@@ -91,7 +91,8 @@ def draw(lines: list[dict], path: Path) -> None:
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
-    axes.axhspan(-0.02, 0.02, color="0.92", label="within .02 of judging every pair")
+    axes.axhspan(-0.02, 0.02, color="0.92")
+    axes.text(0.02, 0.0185, "within .02 of judging every pair", va="top", color="0.35")
     for judge, marker, shift in (("StyleGame", "o-", 0.0), ("Noisy", "s-", 0.008)):
         chosen = [line for line in lines if line["judge"] == judge]
         axes.errorbar(
@@ -105,7 +106,8 @@ def draw(lines: list[dict], path: Path) -> None:
     axes.set_xlabel("share of the pairs that are judged")
     axes.set_ylabel("win rate against the start,\ndifference from judging all")
     axes.set_xlim(0, 1.05)
-    axes.legend(frameon=False, loc="lower right")
+    axes.set_ylim(-0.04, 0.04)
+    axes.legend(frameon=False, loc="upper right")
     axes.spines[["top", "right"]].set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)

@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import secrets
 import sqlite3
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,6 +23,7 @@ from sppo_lightning.errors import RunFolderError
 from sppo_lightning.io.crash_points import crash_point
 
 _BUSY_S = 120.0
+_OLD_S = 24 * 3600.0
 _AT_ONCE = 500  # SQLite takes at least 999 variables in a statement
 # The rollback journal, not WAL: WAL needs memory that processes share, which network file systems do not have.
 _SCHEMA = (
@@ -99,6 +101,10 @@ class JudgementStore:
         What is not written before the block ends may be claimed by others.
         """
         self._owners.mkdir(parents=True, exist_ok=True)
+        for lock in self._owners.iterdir():  # of killed processes; a young one may not be locked yet
+            with suppress(FileNotFoundError):
+                if time.time() - lock.stat().st_mtime > _OLD_S:
+                    self._is_alive(lock.name)
         owner = secrets.token_hex(8)
         lock = self._owners / owner
         with FileLock(lock):

@@ -7,6 +7,7 @@ import json
 import math
 import struct
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -61,7 +62,7 @@ def from_json(
     has_scores = False
     for b, answer in enumerate(answers):
         K, J = candidates.num_candidates[b], columns.num_candidates[b]
-        known = {"probs": [[None] * J] * K, "scores": None} if answer is None else json.loads(answer)
+        known: dict[str, Any] = {"probs": [[None] * J] * K, "scores": None} if answer is None else json.loads(answer)
         has_scores |= known["scores"] is not None
         scores.append(known["scores"] or [math.nan] * K)
         for i, row in enumerate(known["probs"]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -184,6 +185,15 @@ class RoundDataset:
             trained = [row for row in targets[prompt_id] if row["trained"]]
             if not trained:
                 continue
+            z = log_z(
+                torch.tensor(
+                    win_rates_of_draws[prompt_id]
+                    if log_z_from_draws
+                    else [row["win_rate"] for row in targets[prompt_id]]
+                )
+            )
+            if z is not None and math.isnan(z):  # the judge had no verdict on the draws
+                continue
             candidates = [row["candidate"] for row in trained]
             row_of = {candidate: row for row, candidate in enumerate(candidates)}
             groups.append(
@@ -199,13 +209,7 @@ class RoundDataset:
                     pair_probs=[row["pair_prob"] for row in pairs[prompt_id]],
                     pair_weights=[row["weight"] for row in pairs[prompt_id]],
                     frozen_logps={name: [logps[name][prompt_id, k] for k in candidates] for name in needs},
-                    log_z=log_z(
-                        torch.tensor(
-                            win_rates_of_draws[prompt_id]
-                            if log_z_from_draws
-                            else [row["win_rate"] for row in targets[prompt_id]]
-                        )
-                    ),
+                    log_z=z,
                     mismatched=MismatchedRow(
                         prompt_ids=prompt["prompt_token_ids"],
                         response_ids=strangers[prompt_id],

@@ -52,8 +52,9 @@ class Fork:
         From then on the source is not looked at again: it may be moved or deleted.
 
         Only what the new run would make in the same way is shared: the candidates; the oracle's verdicts on them if
-        both runs have the same `data.oracle`; the opponents' responses and the verdicts against them if the opponents
-        are the same, too. Targets, pairs and frozen log-probabilities are the new run's own.
+        both runs have the same `data.oracle` and leave out as many pairs; the opponents' responses and the verdicts
+        against them if the opponents are the same, too. Targets, pairs and frozen log-probabilities are the new run's
+        own.
 
         Raises:
             RunFolderError: the source is damaged.
@@ -83,7 +84,7 @@ class Fork:
                     link_tree(source.export(earlier), temporary)
         shared.verify()
         stages = [CANDIDATES]
-        if _same(ours, theirs, "oracle"):
+        if _same(ours, theirs, "oracle", "judging.pair_share", "judging.certainty"):
             if _same(ours, theirs, "opponent", "opponent_engine", "engine", "num_opponent_candidates"):
                 stages += ["opponents", "preferences"]
             elif shared.verdicts("") == IMPORTED:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
-
 from sppo_lightning.functional.seeds import derive_seed
 from sppo_lightning.io import carriers
 from sppo_lightning.oracles.base import PreferenceOracle
@@ -53,7 +51,7 @@ def judge_of_round(
             pairs=int(judging.pair_share * len(prompts) * pairs),
             responses=len(prompts) * responses,
         ):
-            rank_zero_info(line)
+            data.progress.say(line)
     earlier = [
         _Responses(run.round(index, phase_index), policy_name(index), data.engine.sampling)
         for index in range(data.first_round, round_index)

@@ -61,6 +61,18 @@ def test_a_claim_ends_with_its_process(store):
         assert mine == [A]
 
 
+def test_locks_of_the_killed_are_swept_after_a_day(store):
+    store.write("Judge", {A: b"1"})
+    locks = store.path.with_name("judgements.db.claims")
+    locks.mkdir()
+    for name in ("old", "young"):
+        (locks / name).touch()
+    os.utime(locks / "old", (0, 0))
+    with store.claim([B]):
+        assert {path.name for path in locks.iterdir()} >= {"young"}
+    assert [path.name for path in locks.iterdir()] == ["young"]
+
+
 def test_only_unanswered_questions_are_forgotten(store):
     store.write("Judge", {A: b"1", B: None})
     store.forget_unanswered([A, B, C])

@@ -34,6 +34,9 @@ from sppo_lightning.oracles import (
     TargetLength,
     Verifier,
 )
+from sppo_lightning.oracles.judging import Judging
+from sppo_lightning.oracles.round_judge import RoundJudge
+from sppo_lightning.training.progress import NullProgress
 from sppo_lightning.types import Candidates, Prompt, SamplingConfig
 
 from .judge_models import shared
@@ -57,7 +60,14 @@ EXAMPLES: dict[str, Callable[[Path], PreferenceOracle]] = {
     "PairRM": lambda folder: PairRM(shared("pairrm"), device="cpu"),
     "RewardModel": lambda folder: RewardModel(shared("classifier"), max_tokens=64, device="cpu"),
     "Noisy": lambda folder: Noisy(StyleGame(), flip=0.3, temperature=2.0),
+    "KeptMatrices": lambda folder: kept(MatrixFunction(user_file(folder, "judge")), folder),
+    "KeptPairs": lambda folder: kept(Function(user_file(folder, "prefer")), folder),
+    "RoundJudge": lambda folder: RoundJudge(StyleGame(), [], seed=1),
 }
+
+
+def kept(oracle: PreferenceOracle, folder: Path) -> PreferenceOracle:
+    return Judging(cache=str(folder / "judgements.db")).keep(oracle, folder / "run", "contract", NullProgress())
 
 
 def llm_blender(model: str) -> PreferenceOracle:

@@ -3,8 +3,9 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
-from sppo_lightning.selfplay.opponents import History
+from sppo_lightning.selfplay.opponents import History, SelfPlay
 from sppo_lightning.selfplay.pairing import BestWorst
 
 from .conftest import SeedEngine, TokenGame
@@ -51,6 +52,7 @@ def test_names_and_values(play):
         "round/truncated_share": pytest.approx(1 / 4),
         "round/duplicate_share": pytest.approx(1 / 4),
         "round/skipped_prompts": 0,
+        "round/quarantined": 0,
         "round/trained_responses": 14,
         "cost/oracle_queries": 7 * 5,
         "cost/generated_tokens": 7 * 8,
@@ -80,3 +82,31 @@ def test_prompts_that_teach_nothing_are_counted(play):
     assert metrics["round/skipped_prompts"] == 2
     assert metrics["round/trained_responses"] == 5 * 3
     assert metrics["round/truncated_share"] == pytest.approx((2 * 4 + 5) / 28)
+
+
+class Speechless(TokenGame):
+    """Nothing of p2 counts as judged; what it measured has its own names."""
+
+    def compare(self, candidates, opponents=None):
+        matrix = super().compare(candidates, opponents)
+        lost = torch.tensor([prompt.prompt_id == "p2" for prompt in candidates.prompts])
+        return replace(matrix, judged_BKJ=matrix.judged_BKJ & ~lost[:, None, None])
+
+    def measured(self):
+        return {"position_bias": 0.1, "cost/usd": 0.25}
+
+
+@pytest.mark.parametrize("opponent", [SelfPlay(), History()])
+def test_a_quarantined_prompt_is_listed_counted_and_not_trained_on(play, opponent):
+    round_ = play(oracle=Speechless(), opponent=opponent, round_index=1)
+    assert round_.manifest["metrics"]["round/quarantined"] == 1
+    assert round_.folder.read_table("quarantined").to_pylist() == [{"prompt_id": "p2", "prompt": "word " * 3}]
+    trained = {row["prompt_id"] for row in round_.folder.read_table("targets").to_pylist() if row["trained"]}
+    assert "p2" not in trained
+    assert len(trained) > 3
+    assert not play(oracle=TokenGame(), opponent=opponent, round_index=1).folder.has_table("quarantined")
+
+
+def test_what_the_oracle_measured_is_the_rounds(play):
+    metrics = play(oracle=Speechless()).manifest["metrics"]
+    assert (metrics["round/position_bias"], metrics["cost/usd"]) == (0.1, 0.25)

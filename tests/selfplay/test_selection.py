@@ -1,6 +1,7 @@
 """What `truncated` does, on a prompt where it can be worked out by hand."""
 
 import math
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -87,3 +88,10 @@ def test_without_self_play_the_higher_win_rate_is_chosen_and_nobody_knows_by_how
     assert set(targets.pairs) == {(1, 0), (1, 2), (0, 2)}
     assert all(math.isnan(prob) for prob in targets.pair_probs)
     assert scores_BK is None
+
+
+def test_a_prompt_without_verdicts_against_one_opponent_is_not_trained_on():
+    silent = replace(OLDER, judged_BKJ=torch.zeros(1, 3, 2, dtype=torch.bool))
+    weights = {"previous": 0.5, "history/1": 0.5}
+    assert choose("keep", weights)[0][0].rows == (0, 1, 2)
+    assert choose("keep", weights, {"previous": OWN, "history/1": silent})[0][0].rows == ()

@@ -76,9 +76,10 @@ def with_config(folder, **config):
 
 
 @pytest.mark.parametrize(("oracle", "shared"), [("TheSame", True), ("Another", False)])
-def test_verdicts_are_shared_between_equal_oracles_only(finished_run, tmp_path, oracle, shared):
+@pytest.mark.parametrize("key", ["oracle.class_path", "judging.pair_share"])
+def test_verdicts_are_shared_between_equal_oracles_only(finished_run, tmp_path, key, oracle, shared):
     before = finished_run.module.run_folder.state
-    key = "data.init_args.oracle.class_path"
+    key = f"data.init_args.{key}"
     source = with_config(finished_run.root, **{key: "TheSame"})
     try:
         run = with_config(tmp_path, **{key: oracle})

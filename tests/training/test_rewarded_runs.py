@@ -10,6 +10,7 @@ from sppo_lightning.errors import ConfigError, OracleError
 from sppo_lightning.io import carriers
 from sppo_lightning.objectives import GPO, GRPO, RLOO, SPPO
 from sppo_lightning.oracles import ScoreToPreference, TargetLength, Verifier
+from sppo_lightning.oracles.judging import Judging
 from sppo_lightning.selfplay.opponents import CurrentPolicy, SelfPlay
 from sppo_lightning.selfplay.pairing import All
 from sppo_lightning.training.reward_model import BradleyTerryRewardModel
@@ -157,6 +158,18 @@ def test_single_steps_climb_the_reward(tiny, policy_folder, tmp_path, objective)
             {"oracle": "silent"},
             ConfigError,
             r"RLOO needs a score .* Silent gives none.*--data\.reward_model Bradl",
+        ),
+        (
+            GPO(),
+            {"judging": Judging(pair_share=0.5)},
+            ConfigError,
+            r"data\.judging: model\.objective GPO needs a score .* leaving out pairs leaves none",
+        ),
+        (
+            SPPO(),
+            {"judging": Judging(certainty=0.9), "pairing": All()},
+            ConfigError,
+            r"data\.judging\.certainty: data\.pairing All trains on more than the best and the worst",
         ),
         (GPO(), {"oracle": "silent"}, ConfigError, r"GPO needs a score of every response, and Silent gives none"),
         (GRPO(), {"opponent": CurrentPolicy()}, ConfigError, r"data\.opponent: model\.objective GRPO reads how"),
