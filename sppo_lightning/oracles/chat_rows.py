@@ -63,10 +63,10 @@ class ChatRows:
         """
         if self._is_chat:
             texts = [self._render(prompt, [response]) for prompt, response in items]
-            whole = self._tokenizer(texts, add_special_tokens=False)["input_ids"]
+            whole = self._tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
         else:
             asked = [self._clean("\n\n".join(message["content"] for message in prompt.messages)) for prompt, _ in items]
-            whole = self._tokenizer(asked, [self._clean(response) for _, response in items])["input_ids"]
+            whole = self._tokenizer(asked, [self._clean(response) for _, response in items], verbose=False)["input_ids"]
         ends = self._prompt_ends(items, whole) if self._needs_prompt_end else [0] * len(items)
         rows = [
             ChatRow(ids=self._cut(ids), prompt_end=min(end, self._max_tokens - 1))

@@ -29,6 +29,7 @@ class JudgeFiles:
 
     def __init__(self, source: str, judge: str) -> None:
         self.source, self.judge = source, judge
+        self._fetched: dict[bool, Path] = {}
 
     def folder(self, weights: bool = False) -> Path:
         """Where the files are.
@@ -42,16 +43,19 @@ class JudgeFiles:
         path = Path(resolve(self.source)).expanduser()
         if path.is_dir():
             return path
+        if weights in self._fetched:
+            return self._fetched[weights]
         from huggingface_hub import snapshot_download
 
         wanted = [*_SMALL_FILES, "*.safetensors"] if weights else list(_SMALL_FILES)
         try:
-            return Path(snapshot_download(self.source, allow_patterns=wanted))
+            self._fetched[weights] = Path(snapshot_download(self.source, allow_patterns=wanted))
         except Exception as error:
             raise ConfigError(
                 f"{self.judge}: {self.source} is no folder, and could not be had from the hub ({_first_line(error)}). "
                 "Give a folder with config.json, the tokenizer and model.safetensors, or a hub id that can be reached"
             ) from error
+        return self._fetched[weights]
 
     def config(self) -> dict[str, Any]:
         """What config.json says.

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
+import logging
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -91,8 +93,13 @@ class LLMBlender(PairLogitOracle):
     def _load(self) -> Any:
         self.check_prompts(())
         llm_blender = _import()
-        blender = llm_blender.Blender(blender_config=llm_blender.BlenderConfig(use_tqdm=False))
-        with contextlib.redirect_stdout(sys.stderr):  # it prints where it read the weights
+        logging.disable(logging.WARNING)  # two warnings that no ranker was loaded, which is the next line
+        try:
+            blender = llm_blender.Blender(blender_config=llm_blender.BlenderConfig(use_tqdm=False))
+        finally:
+            logging.disable(logging.NOTSET)
+        with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():  # it prints where the weights come from
+            warnings.simplefilter("ignore", RuntimeWarning)  # of each setting that the checkpoint leaves out
             blender.loadranker(str(PairRMCheckpoint(self.model).folder()), device=choose_device(self.device).type)
         return blender
 

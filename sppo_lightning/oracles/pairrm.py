@@ -125,9 +125,8 @@ class PairRM(PairLogitOracle):
             return
         device = choose_device(self.device)
         source, candidate = self._checkpoint.limits()
-        self._tokens = PairRMTokens(
-            self._checkpoint.tokenizer(), self.max_source_tokens or source, self.max_candidate_tokens or candidate
-        )
-        network = self._checkpoint.load(choose_dtype(self.dtype, device))
+        tokenizer = self._checkpoint.tokenizer()
+        self._tokens = PairRMTokens(tokenizer, self.max_source_tokens or source, self.max_candidate_tokens or candidate)
+        network = self._checkpoint.load(choose_dtype(self.dtype, device), len(tokenizer))
         check_weights_finite(network, "PairRM", self.model)
         self._network = network.to(device).eval()

@@ -103,8 +103,12 @@ class PairRMCheckpoint:
             )
         return tokenizer
 
-    def load(self, dtype: torch.dtype) -> PairRMNetwork:
+    def load(self, dtype: torch.dtype, num_tokens: int) -> PairRMNetwork:
         """The network, on the CPU.
+
+        Args:
+            dtype: its precision.
+            num_tokens: how many its tokenizer knows.
 
         Raises:
             ConfigError: the weights are missing, damaged, a pickle, or another network's.
@@ -116,9 +120,9 @@ class PairRMCheckpoint:
         config, ranker = self._encoder_config(), self._config()
         embeddings = weights[_TENSORS[0]]
         config.vocab_size = len(embeddings)  # the marks were added to the encoder's
-        if len(self.tokenizer()) > len(embeddings):
+        if num_tokens > len(embeddings):
             raise ConfigError(
-                f"PairRM: the tokenizer of {self._files.source} has {len(self.tokenizer())} tokens, its network only "
+                f"PairRM: the tokenizer of {self._files.source} has {num_tokens} tokens, its network only "
                 f"{len(embeddings)}; the two do not belong together"
             )
         network = PairRMNetwork(AutoModel.from_config(config), config.hidden_size, int(ranker.get("n_tasks") or 1))

@@ -191,7 +191,7 @@ def test_a_cycle_of_logits():
 def test_a_network_that_learned_a_cycle(folder, tmp_path):
     """Through the whole of PairRM: kept pairwise, erased under bradley_terry."""
     checkpoint = PairRMCheckpoint(str(folder))
-    network = checkpoint.load(torch.float32).train()
+    network = checkpoint.load(torch.float32, len(checkpoint.tokenizer()))
     names, source = ["rock", "paper", "scissors"], "Which wins?"
     judge = PairRM(str(folder), device="cpu")
     judge._open()
@@ -201,8 +201,7 @@ def test_a_network_that_learned_a_cycle(folder, tmp_path):
     mask = torch.nn.utils.rnn.pad_sequence([torch.ones(len(row.ids), dtype=torch.long) for row in rows], True)
     marks = torch.tensor([row.marks for row in rows])
     goal = torch.tensor([2.0 if (names.index(b) - names.index(a)) % 3 == 2 else -2.0 for _, a, b in ordered])
-    network.eval()
-    torch.manual_seed(0)
+    network.eval()  # without dropout
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
     for _ in range(120):
         optimizer.zero_grad()
