@@ -125,12 +125,20 @@ class Run:
         arguments: what the command has beyond the configuration and the folder.
         store: an empty MLflow database to begin with.
         name: of the run folder.
+        config: the configuration.
     """
 
     def __init__(
-        self, launcher: Launcher, parent: Path, *arguments: str, store: Path | None = None, name: str = "run"
+        self,
+        launcher: Launcher,
+        parent: Path,
+        *arguments: str,
+        store: Path | None = None,
+        name: str = "run",
+        config: Path = CONFIG,
     ) -> None:
         parent.mkdir(parents=True, exist_ok=True)
+        self.config = config
         self.launcher, self.parent, self.arguments = launcher, parent, arguments
         self.folder = parent / name
         self.database = parent / "mlflow.db"
@@ -143,7 +151,7 @@ class Run:
         """Begins an attempt; returns its process id and where it prints."""
         self._started += 1
         output = self.parent / f"{self.folder.name}_attempt_{self._started:02d}.log"
-        argv = ["fit", "--config", str(CONFIG), *self.arguments, *arguments]
+        argv = ["fit", "--config", str(self.config), *self.arguments, *arguments]
         argv += ["--trainer.default_root_dir", str(self.folder)]
         environment = {"SPPO_CRASH_AT": crash_at, "SPPO_CRASH_LOG": str(crash_log)}
         return self.launcher.start(argv, environment, output), output
