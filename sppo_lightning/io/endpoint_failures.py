@@ -63,6 +63,8 @@ def failure_of(error: Exception) -> Failure:
 
     if isinstance(error, MalformedError):
         return Failure(Kind.ODD, "malformed answer", f"malformed answer: {error}")
+    if isinstance(error, openai.APITimeoutError) and "Connect" in type(error.__cause__).__name__:
+        return Failure(Kind.BUSY, "server down", "cannot be reached: no connection in time")
     if isinstance(error, openai.APITimeoutError):
         return Failure(Kind.ODD, "time-out", "no answer in time (timeout_s)")
     if isinstance(error, openai.APIStatusError):

@@ -119,7 +119,7 @@ class Endpoints:
         return answers
 
     def cards(self, url: str) -> list[dict[str, Any]] | None:
-        """What a server says it serves (`id`, and what else it tells: vLLM's `root`, `max_model_len`). Asked once.
+        """What a server says it serves, each with its `id`. Asked once, without waiting for it.
 
         Returns:
             One entry for each model; None where the server cannot be reached now or keeps no such list.
@@ -168,9 +168,8 @@ class Endpoints:
         async with AsyncExitStack() as stack:
             servers = []
             for url in urls:
-                client = openai.AsyncOpenAI(
-                    base_url=url, api_key=key or "none", timeout=self.settings.timeout_s, max_retries=0
-                )
+                timeout = openai.Timeout(self.settings.timeout_s, connect=min(self.settings.timeout_s, _GLANCE_S))
+                client = openai.AsyncOpenAI(base_url=url, api_key=key or "none", timeout=timeout, max_retries=0)
                 servers.append(_Server(url, await stack.enter_async_context(client)))
             slots = asyncio.Semaphore(self.settings.max_concurrent)
             self._last_answer = time.monotonic()

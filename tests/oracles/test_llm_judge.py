@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import socket
+import subprocess
+import sys
 import threading
 import traceback
 import warnings
@@ -252,6 +256,21 @@ def test_a_server_that_is_gone_leaves_its_work_to_the_others(serve):
     assert len(here.requests) == 8
 
 
+def test_a_server_that_takes_no_connection_leaves_its_work_to_the_others(serve, monkeypatch):
+    monkeypatch.setattr(endpoints_file, "_GLANCE_S", 0.3)
+    here = serve(longer)
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        waiting = [socket.socket() for _ in range(4)]
+        for client in waiting:
+            client.setblocking(False)
+            client.connect_ex(full.getsockname())
+        urls = [f"http://127.0.0.1:{full.getsockname()[1]}/v1", here.url]
+        with pytest.warns(UserWarning, match="no connection in time"):
+            assert LLMJudge("judge", urls, logprobs=False, patience_s=20.0).judge(PAIRS) == [0.0] * 4
+        for client in waiting:
+            client.close()
+
+
 # --- what does not pass stops the run, or leaves one pair without a verdict ----------------------------------------
 
 STOPS = {
@@ -416,3 +435,35 @@ def test_the_server_is_looked_at_before_anything_is_generated(serve):
     server.stop()
     with pytest.warns(UserWarning, match="does not say now"):
         judge(server).check_prompts([PROMPT])
+
+
+def test_a_run_that_its_judge_turns_away_leaves_no_trace_of_the_key(serve, tmp_path):
+    """The real command; the server quotes the key, first in an error that passes, in the end in one that does not."""
+    replies = iter([500, 200, 200, 200, 200])
+
+    def script(request):
+        status = next(replies, 401)
+        if status == 200:
+            return longer(request)
+        return Reply({"error": {"message": f"Authorization: Bearer {KEY} / key={KEY}"}}, status)
+
+    server = serve(script)
+    command = [sys.executable, "-m", "sppo_lightning", "fit", "--config", "configs/quickstart.yaml"]
+    command += ["--data.oracle", "LLMJudge", "--data.oracle.model", "judge", "--data.oracle.base_url", server.url]
+    command += ["--data.oracle.api_key_env", "JUDGE_API_KEY", "--data.oracle.max_concurrent", "1"]
+    command += ["--data.num_rounds", "1", "--data.prompts_per_round", "4", "--data.num_candidates", "2"]
+    command += ["--data.held_out", "2", "--data.engine.max_new_tokens", "8", "--data.global_batch_prompts", "2"]
+    environment = os.environ | {"JUDGE_API_KEY": KEY}
+    run = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=600
+    )
+    assert run.returncode == 2, run.stderr
+    assert "HTTP 401: Authorization: Bearer ***" in run.stderr
+    assert "environment variable JUDGE_API_KEY" in run.stderr
+    assert KEY not in run.stdout + run.stderr
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {"config.yaml", "mlflow.db"} <= {path.name for path in written}
+    assert not [path for path in written if KEY.encode() in path.read_bytes()]
+    config = next(path for path in written if path.name == "config.yaml").read_text(encoding="utf-8")
+    assert "api_key_env: JUDGE_API_KEY" in config
+    assert set(server.keys) == {f"Bearer {KEY}"}
