@@ -69,7 +69,7 @@ class Constrained(ComposedOracle):
             raise ConfigError(f"Constrained: allowed is a share of the responses, in [0, 1], got {allowed}")
         self.oracle, self.constraints, self.mode = oracle, constraints, mode
         self.multiplier, self.step, self.allowed = multiplier, step, allowed
-        self._counted = [0, 0]  # responses, those that broke a rule; shared with the oracles of single rounds
+        self._counted = [0, 0]  # responses, and those that broke a rule
 
     @property
     def name(self) -> str:
@@ -96,6 +96,7 @@ class Constrained(ComposedOracle):
         """With the price that the earlier rounds' responses lead to."""
         other = super().for_round(earlier)
         assert isinstance(other, Constrained)
+        other._counted = [0, 0]
         if self.mode == "lagrangian":
             for responses in earlier:
                 broke = torch.cat([self._broke(part) for part in responses])

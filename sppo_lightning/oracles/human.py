@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from sppo_lightning.errors import ConfigError, WaitingForLabels
 from sppo_lightning.functional.pair_design import opponents_order, self_play_order
@@ -83,6 +84,12 @@ class Human(PairwiseOracle):
         said = [verdict for winner in self._used.values() if (verdict := _VERDICTS[winner]) is not None]
         bias = {"position_bias": sum(said) / len(said) - 0.5} if said else {}
         return bias | {"labels": float(len(said)), "skipped_labels": float(len(self._used) - len(said))}
+
+    def for_round(self, earlier: Sequence[Iterable[Candidates]]) -> PreferenceOracle:
+        """The same people; what their labels show is counted for each round."""
+        other = copy.copy(self)
+        other._used = {}
+        return other
 
     def check_prompts(self, prompts: Sequence[Prompt]) -> None:
         """Reads tasks and labels, so that a malformed line is said before anything is generated.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -72,6 +73,12 @@ class Verifier(PreferenceOracle):
             self.extract, self._finds = extract, None if extract is None else re.compile(extract)
         except re.error as error:
             raise ConfigError(f"data.oracle.extract: {extract!r} is not a regular expression ({error})") from error
+
+    def for_round(self, earlier: Sequence[Iterable[Candidates]]) -> PreferenceOracle:
+        """The same tests; how programs ended is counted for each round."""
+        other = copy.copy(self)
+        other._ends = dict.fromkeys(self._ends, 0)
+        return other
 
     def check_prompts(self, prompts: Sequence[Prompt]) -> None:
         """Refuses prompts without an answer.

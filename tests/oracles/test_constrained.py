@@ -87,6 +87,10 @@ def test_violations_are_counted():
     oracle.compare(candidates(SAY))
     oracle.compare(candidates({"q": ["ok"], "r": ["bad", "ok", "ok"]}))
     assert oracle.measured() == {"violations": 3 / 8}
+    in_round = oracle.for_round([])
+    in_round.compare(candidates({"q": ["ok"]}))
+    assert in_round.measured() == {"violations": 0}
+    assert oracle.measured() == {"violations": 3 / 8}
 
 
 class Broken(Scorer):

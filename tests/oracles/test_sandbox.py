@@ -3,6 +3,7 @@
 import os
 import socket
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -49,7 +50,7 @@ ENDS = {
 # Run together with the line "import os": what the kernel must answer.
 REFUSED = {
     "os.fork()": BlockingIOError,
-    "os.open('/tmp/sppo_sandbox_hole', os.O_CREAT | os.O_WRONLY)": PermissionError,
+    "os.open({hole!r}, os.O_CREAT | os.O_WRONLY)": PermissionError,
     "os.unlink({own_file!r})": PermissionError,
     "open({own_file!r}).read()": PermissionError,
     "os.listdir('/')": PermissionError,
@@ -79,13 +80,14 @@ def test_every_program_ends_as_it_must(ends, program):
 
 def test_the_world_outside_is_out_of_reach(tmp_path, monkeypatch):
     monkeypatch.setenv("PLANTED_SECRET", "planted")
+    hole = Path(tempfile.gettempdir()) / f"sppo_sandbox_hole_{os.getpid()}"  # where everybody may write
     own_file = tmp_path / "own.txt"
     own_file.write_text("mine")
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen()
         server.settimeout(0)
-        places = {"own_file": str(own_file), "own_pid": os.getpid(), "port": server.getsockname()[1]}
+        places = {"hole": str(hole), "own_file": str(own_file), "own_pid": os.getpid(), "port": server.getsockname()[1]}
         jobs = []
         for attempt, errors in REFUSED.items():
             names = ", ".join(error.__name__ for error in (errors if isinstance(errors, tuple) else (errors,)))
@@ -96,7 +98,7 @@ def test_the_world_outside_is_out_of_reach(tmp_path, monkeypatch):
         with pytest.raises(BlockingIOError):
             server.accept()
     assert own_file.read_text() == "mine"
-    assert not Path("/tmp/sppo_sandbox_hole").exists()
+    assert not hole.exists()
 
 
 def test_a_runner_that_dies_costs_one_program(tmp_path, monkeypatch):
@@ -139,6 +141,7 @@ def test_the_last_block_of_code_is_tested_and_equal_programs_once():
     assert matrix.probs_BKJ[0, 0].tolist() == [0.5, 0.5, 1, 1, 0.5]
     expected = {"tests_passed": 3, "tests_failed": 2, "tests_timeout": 0, "tests_killed": 0}
     assert oracle.measured() == expected
+    assert oracle.for_round([]).measured() == dict.fromkeys(expected, 0)
     assert oracle.costs
     assert not Verifier().costs
 
