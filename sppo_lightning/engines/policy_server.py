@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 
 from sppo_lightning.errors import ConfigError, EngineError
 from sppo_lightning.io.assets import resolve
@@ -64,6 +65,7 @@ class PolicyServer:
             )
         self.model = name
         self.max_model_len: int | None = cards[name].get("max_model_len")
+        self._started_with = str(cards[name].get("root") or "")
 
     def check_reloads(self) -> None:
         """Refuses a server that cannot take weights.
@@ -93,12 +95,18 @@ class PolicyServer:
         """Has the server read the weights in a folder, and forget what it computed with others.
 
         Raises:
-            EngineError: it could not.
+            EngineError: it could not. Weights that cannot fit are not sent: vLLM does not recover from them.
         """
         import openai
 
         path = Path(resolve(folder))
         source = str(path.resolve()) if path.is_dir() else folder
+        misfit = _misfit(path, Path(self._started_with))
+        if misfit:
+            raise EngineError(
+                f"data.engine OpenAIServer: {self.url} was started with {self._started_with}, and the weights in "
+                f"{source} do not fit: {misfit}. Start it with a policy of this run's architecture"
+            )
 
         async def ask(client: Any) -> str | None:
             body = {"method": "reload_weights", "kwargs": {"weights_path": source}}
@@ -116,7 +124,8 @@ class PolicyServer:
             raise EngineError(
                 f"data.engine OpenAIServer: {self.url} did not take the weights in {source}: "
                 f"{' '.join(failed.split())}. The folder must lie under the same path on the server's machine (a "
-                "shared file system), and the server must have been started with a policy of the same shape"
+                "shared file system), and hold a policy of the architecture that the server was started with. Restart "
+                "the server: it may be left with half of the weights"
             )
 
     def remember_start(self) -> None:
@@ -186,6 +195,25 @@ def only_choice(completion: Any, prompt_ids: Sequence[int]) -> Any:
     if not choice.token_ids or logps is None or len(logps) != len(choice.token_ids) or None in logps:
         raise MalformedError(f"{len(choice.token_ids)} tokens with {len(logps or [])} log-probabilities")
     return choice
+
+
+def _misfit(folder: Path, other: Path) -> str:
+    """The first parameter that the weights in two folders do not have alike; nothing where one cannot be read here."""
+    shapes, others = _shapes(folder), _shapes(other)
+    if not shapes or not others:
+        return ""
+    for name in [*shapes, *others]:
+        if shapes.get(name) != others.get(name):
+            return f"{name} is {shapes.get(name, 'missing')} there, {others.get(name, 'missing')} at the server"
+    return ""
+
+
+def _shapes(folder: Path) -> dict[str, list[int]]:
+    shapes: dict[str, list[int]] = {}
+    for path in sorted(folder.glob("*.safetensors")) if folder.is_dir() else []:
+        with safe_open(path, framework="pt") as file:
+            shapes |= {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - no mapping
+    return shapes
 
 
 def run_command(command: Sequence[str], policy: PolicyHandle) -> None:

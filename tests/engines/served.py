@@ -34,7 +34,7 @@ class VLLMServer:
     def log(self) -> str:
         return self._log.read_text(errors="replace")
 
-    def start(self, timeout_s: float = 400) -> None:
+    def start(self, timeout_s: float = 1200) -> None:
         command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
         command += ["--host", "127.0.0.1", "--port", str(self._port), "--served-model-name", NAME]
         command += ["--model", str(self._policy), "--tokenizer", str(self._tokenizer), "--dtype", "float32"]

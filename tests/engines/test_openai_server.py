@@ -18,7 +18,7 @@ from sppo_lightning.errors import ConfigError, EngineError
 from sppo_lightning.io.chat import encode_prompt
 from sppo_lightning.types import Prompt
 
-from .conftest import VOCAB, Policy, tiny_llama, word_tokenizer
+from .conftest import EOS, VOCAB, Policy, tiny_llama, word_tokenizer
 from .served import NAME
 
 needs_vllm = [
@@ -40,11 +40,11 @@ def rounds(tmp_path_factory):
     for index in range(2):
         folder = tmp_path_factory.mktemp("rounds") / f"round_{index:03d}"
         model = tiny_llama(max_position_embeddings=512)
-        if index:
-            torch.manual_seed(index)
-            with torch.no_grad():
-                for parameter in model.parameters():
-                    parameter.add_(0.1 * torch.randn_like(parameter))
+        torch.manual_seed(index)
+        with torch.no_grad():
+            model.lm_head.weight[EOS] = 0  # seldom the likeliest token, so that greedy answers are long
+            for parameter in model.parameters():
+                parameter.add_(0.1 * index * torch.randn_like(parameter))
         model.save_pretrained(folder)
         word_tokenizer().save_pretrained(folder)
         found.append(Policy(name=folder.name, folder=str(folder), model=model, tokenizer=word_tokenizer()))
@@ -96,7 +96,7 @@ def test_log_probabilities_are_the_policys_at_temperature_1(vllm_server, rounds,
     policy = rounds[1]
     engine = OpenAIServer(vllm_server.url, temperature=0.7, top_p=0.9, max_new_tokens=40)
     engine.open(policy)
-    found = engine.generate(prompts, seeds)
+    found = engine.generate(prompts[:6], [row[:2] for row in seeds[:6]])
     for prompt_ids, responses, logps in zip(found.prompt_token_ids, found.token_ids, found.sampler_logps, strict=True):
         for response, logp in zip(responses, logps, strict=True):
             ids = torch.tensor([[*prompt_ids, *response]])
@@ -119,11 +119,11 @@ def test_a_server_with_other_weights_is_noticed(vllm_server, rounds):
 
 
 @real_vllm
-def test_weights_that_do_not_fit_are_refused_and_the_next_ones_taken(vllm_server, rounds, tmp_path):
+def test_weights_that_do_not_fit_are_not_sent(vllm_server, rounds, tmp_path):
     model = tiny_llama(vocab=VOCAB + 8, max_position_embeddings=512)
     model.save_pretrained(tmp_path)
     misfit = Policy(name="misfit", folder=str(tmp_path), model=model, tokenizer=word_tokenizer())
-    with pytest.raises(EngineError, match=r"did not take the weights|answers with other weights"):
+    with pytest.raises(EngineError, match=r"do not fit: lm_head\.weight is \[48, 64\] there, \[40, 64\] at"):
         OpenAIServer(vllm_server.url).open(misfit)
     engine = OpenAIServer(vllm_server.url, temperature=0, max_new_tokens=8)
     engine.open(rounds[1])
@@ -175,10 +175,10 @@ def test_one_server_generates_and_judges_and_is_killed_on_the_way(vllm_server, r
     asked = []
     call = LLMJudge._call
     monkeypatch.setattr(LLMJudge, "_call", lambda self, pair: (asked.append(pair), call(self, pair))[1])
-    judge = LLMJudge(
-        NAME, vllm_server.url, max_tokens=1, max_concurrent=2, extra_body={"structured_outputs": {"choice": ["A", "B"]}}
-    )
-    engine = OpenAIServer(vllm_server.url, max_new_tokens=16)
+    patience_s = 1500.0  # a server takes long to start on a busy machine
+    letters = {"structured_outputs": {"choice": ["A", "B"]}}
+    judge = LLMJudge(NAME, vllm_server.url, max_tokens=1, max_concurrent=2, extra_body=letters, patience_s=patience_s)
+    engine = OpenAIServer(vllm_server.url, max_new_tokens=16, patience_s=patience_s)
     judged = '"POST /v1/chat/completions HTTP/1.1" 200'
     before = vllm_server.log.count(judged)
     killed = []
@@ -203,6 +203,7 @@ def test_one_server_generates_and_judges_and_is_killed_on_the_way(vllm_server, r
             num_rounds=2,
             epochs_per_round=1,
             num_candidates=3,
+            truncated="keep",
         ).fit()
     killer.join()
     assert killed[0] > 6, "it was killed in the middle of judging"
@@ -210,7 +211,7 @@ def test_one_server_generates_and_judges_and_is_killed_on_the_way(vllm_server, r
     texts = [(pair.prompt.prompt_id, pair.first, pair.second) for pair in asked]
     assert len(texts) == len(set(texts)) == judge.queries
     assert judge.measured()["failed_pairs"] == 0
-    assert {step for step, _ in run.logged} >= {0}
+    assert list(run.metrics("round/failed_pairs").values()) == [0, 0]
     # A reply that was on its way when the server died may have been written down there, and is asked for again.
     assert judge.queries <= vllm_server.log.count(judged) - before <= judge.queries + 2
     # The server came up with the weights of its command line; the engine gave it the round's again.
