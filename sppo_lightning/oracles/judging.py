@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +80,14 @@ class Judging:
         Raises:
             ConfigError: names the key to change.
         """
+        if (self.max_queries, self.max_usd) != (None, None) and not [
+            judge for oracle in oracles for judge in paying(oracle)
+        ]:
+            warnings.warn(
+                f"data.judging: nobody is counted against the budget; {' and '.join(o.name for o in oracles)} costs "
+                "nothing",
+                stacklevel=2,
+            )
         if self.max_usd is not None:
             for judge in (judge for oracle in oracles for judge in paying(oracle)):
                 usd = judge.usd if isinstance(judge, PreferenceOracle) else None

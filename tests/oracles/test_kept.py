@@ -201,7 +201,8 @@ def test_a_judge_that_counts_its_dollars_is_booked_at_its_most_and_corrected(ask
 def test_a_limit_in_dollars_needs_a_price(judge):
     with pytest.raises(ConfigError, match=r"max_usd: nobody says what a query to Recorded costs; .*usd_per_query"):
         Judging(max_usd=1.0).check([Noisy(judge)])
-    Judging(max_usd=1.0).check([StyleGame()])
+    with pytest.warns(UserWarning, match="nobody is counted against the budget; StyleGame costs nothing"):
+        Judging(max_usd=1.0).check([StyleGame()])
     Judging(max_usd=1.0, usd_per_query=0.1).check([judge])
 
 
