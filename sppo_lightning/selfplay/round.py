@@ -110,7 +110,7 @@ class _Play:
         self.folder, self.round_index, self.settings, self.players = folder, round_index, settings, players
         self.prompts, self.prompt_token_ids = prompts, prompt_token_ids
         self.weights = players.opponent.weights(round_index)
-        self.measured = {"time/generate": 0.0, "time/judge": 0.0, "time/reference": 0.0}
+        self.measured = dict.fromkeys(("time/generate", "time/judge", "time/reference", "time/overlap"), 0.0)
         self._oracle = players.oracle
         self._verdicts = folder.verdicts(players.oracle.name)
         if players.world.rank == 0:
@@ -128,8 +128,7 @@ class _Play:
         start = time.perf_counter()
         seconds = run_jobs(jobs, self.players.cpu_at_once, lambda stage: crash_point(f"before_stage:{stage}"))
         if together:
-            twice_s = sum(seconds.values()) - (time.perf_counter() - start)
-            self.measured["time/overlap"] = max(0.0, twice_s)
+            self.measured["time/overlap"] += max(0.0, sum(seconds.values()) - (time.perf_counter() - start))
         for stage, spent_s in seconds.items():
             self.measured[f"time/{stage}"] = self.measured.get(f"time/{stage}", 0.0) + spent_s
         self.players.world.barrier()

@@ -45,7 +45,7 @@ class StageProgress(Progress):
             return _SilentBar()
         stream = self._stream or sys.stderr
         if _draws_bars(stream):
-            return tqdm(
+            return _Bar(
                 desc=stage, total=total, unit=f" {unit}", file=stream, bar_format=_BAR_FORMAT, dynamic_ncols=True
             )
         return _LogBar(stage, total, unit, stream, self._interval_s)
@@ -74,6 +74,23 @@ class NullProgress(Progress):
 
     def say(self, text: str) -> None:
         """Says nothing."""
+
+
+class _Bar(tqdm):
+    """One of several bars below each other, of which any may end first."""
+
+    def close(self) -> None:
+        """Leaves its last state above the bars that go on; tqdm's own `close` leaves copies of those behind."""
+        if self.disable:
+            return
+        with self.get_lock():
+            others = sorted((bar for bar in self._instances if bar is not self), key=lambda bar: -bar.pos)
+            for bar in (self, *others):
+                bar.clear(nolock=True)
+            super().close()
+            for place, bar in enumerate(others):
+                bar.pos = -place
+                bar.refresh(nolock=True)
 
 
 class _SilentBar(ProgressBar):

@@ -84,6 +84,7 @@ def test_every_round_has_these_metrics_once(finished_run):
         "time/generate",
         "time/judge",
         "time/reference",
+        "time/overlap",
         "time/train",
         "time/evaluate",
         "time/average",

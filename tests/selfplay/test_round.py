@@ -253,7 +253,7 @@ def test_overlapping_stages_make_the_same_round(play):
     assert progress.said == ["these stages overlap, chunk by chunk: generate, judge, reference"]
     metrics = together.manifest["metrics"]
     assert all(metrics[f"time/{stage}"] > 0 for stage in ("generate", "judge", "reference"))
-    assert "time/overlap" in metrics
+    assert metrics["time/overlap"] >= 0
 
 
 @pytest.mark.parametrize("stage", ["generate", "judge", "reference"])

@@ -1,5 +1,7 @@
 import io
+import itertools
 import os
+import re
 
 import pytest
 
@@ -19,6 +21,21 @@ def clock(monkeypatch):
 
     monkeypatch.setattr(progress.time, "monotonic", lambda: Clock.now_s)
     return Clock
+
+
+def screen(written):
+    """The lines that a terminal shows in the end."""
+    lines, row, column = [""], 0, 0
+    for part in re.findall(r"\x1b\[A|\r|\n|[^\x1b\r\n]+", written):
+        if part == "\x1b[A":
+            row -= 1
+        elif part == "\n":
+            row += 1
+            lines += [""] * (row - len(lines) + 1)
+        elif part != "\r":
+            lines[row] = lines[row][:column].ljust(column) + part + lines[row][column + len(part) :]
+        column = column + len(part) if part not in ("\x1b[A", "\r", "\n") else 0 if part == "\r" else column
+    return [line.rstrip() for line in lines if line.strip()]
 
 
 def run_stage(log, clock, num_updates, seconds_an_update):
@@ -78,6 +95,35 @@ def test_a_terminal_gets_a_live_bar_with_rate_and_time_left():
     assert " pairs/s]" in last
 
 
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_bars_below_each_other_are_shown_once_whichever_ends_first(order):
+    terminal = Terminal()
+    progress_of = StageProgress(stream=terminal)
+    names = ["generating", "judging", "reference"]
+    bars = [progress_of(name, 4, "pairs") for name in names]
+    for bar in bars:
+        bar.update(2)
+    for number in order:
+        bars[number].update(2)
+        bars[number].close()
+    last = progress_of("training", 1, "steps")
+    last.update(1)
+    last.close()
+    shown = screen(terminal.getvalue())
+    assert [line.split(":")[0] for line in shown] == [*(names[number] for number in order), "training"]
+    assert all("100%" in line for line in shown)
+
+
+def test_what_is_said_is_said_once_and_above_the_bars():
+    terminal = Terminal()
+    progress_of = StageProgress(stream=terminal)
+    bar = progress_of("judging", 4, "pairs")
+    for _ in range(2):
+        progress_of.say("stages overlap")
+    bar.close()
+    assert [line.split(":")[0] for line in screen(terminal.getvalue())] == ["stages overlap", "judging"]
+
+
 def test_standard_error_is_the_default(capsys):
     StageProgress()("reference", 3, "rows").close()
     captured = capsys.readouterr()
@@ -88,6 +134,7 @@ def test_standard_error_is_the_default(capsys):
 @pytest.mark.parametrize("quiet", [StageProgress(rank=1), StageProgress(enabled=False), NullProgress()])
 def test_others_are_silent(quiet, capsys):
     bar = quiet("generating", 3, "responses")
+    quiet.say("stages overlap")
     bar.update(3)
     bar.close()
     assert capsys.readouterr() == ("", "")
