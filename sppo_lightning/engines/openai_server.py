@@ -105,11 +105,16 @@ class OpenAIServer(Engine):
         self._served: str | None = None  # the only policy there is, with refresh none
 
     def check(self, source: str) -> None:
-        """Looks whether the servers are there, have the model, and can be given a policy; see `Engine`."""
+        """Looks whether the servers that are there have the model and can be given a policy; see `Engine`.
+
+        One that is not there yet is looked at by `open`, which waits for it.
+        """
         try:
-            for server in self._servers():
-                if self.refresh == "reload":
-                    server.check_reloads()
+            for url in self._endpoints.settings.urls:
+                if self._endpoints.cards(url) is not None:
+                    server = PolicyServer(self._endpoints, url, self.model)
+                    if self.refresh == "reload":
+                        server.check_reloads()
         except EndpointError as error:
             raise EngineError(f"OpenAIServer: {error}") from None  # what lies behind it may quote the key
 

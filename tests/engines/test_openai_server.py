@@ -322,7 +322,11 @@ def test_a_mixture_of_policies_has_no_folder_to_send(fake, rounds):
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_nobody_there_is_an_error_when_patience_ends(policy):
     with pytest.raises(EngineError, match=r"OpenAIServer: .*gave up on http://127\.0\.0\.1:9/v1"):
-        OpenAIServer("http://127.0.0.1:9/v1", patience_s=0.5).check(policy.folder)
+        OpenAIServer("http://127.0.0.1:9/v1", patience_s=0.5).open(policy)
+
+
+def test_a_server_that_is_not_there_yet_does_not_keep_a_run_from_beginning(policy):
+    OpenAIServer("http://127.0.0.1:9/v1").check(policy.folder)
 
 
 @pytest.mark.parametrize(
