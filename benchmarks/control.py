@@ -1,6 +1,6 @@
 """SPO against iterative reward modelling on control tasks: the whole experiment, resumable cell by cell.
 
-    python benchmarks/control.py --out runs/control                      everything: about 2 hours on two idle cores
+    python benchmarks/control.py --out runs/control                      everything: 1.5 to 3 hours on two cores
     python benchmarks/control.py --out runs/tried --rounds 6 --seeds 2 --settings reacher_max reacher_intransitive
 
 A cell is one `fit` (setting, method, seed) and the evaluation of its policy; its file in OUT/cells/ is written last, so
@@ -206,9 +206,7 @@ def report(out: Path, settings: Sequence[str], seeds: int) -> dict[str, Any]:
         won = duel(out, setting, seeds)
         found.setdefault(setting, {})["win_rate"] = [won.estimate, won.low, won.high]
         print(f"| {setting} | {won} |")
-    print(
-        "\nShares of the range from random to true reward; 95 % intervals over seeds: Student's, for win rates Wilson's."
-    )
+    print("\nShares of the range random to true reward; 95 % intervals over seeds: Student's, Wilson's for win rates.")
     return found
 
 
@@ -236,7 +234,7 @@ def draw(out: Path, settings: Sequence[str], seeds: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="where runs, cells and results go")
-    parser.add_argument("--rounds", type=int, default=400, help="rounds of 1,600 steps in each run")
+    parser.add_argument("--rounds", type=int, default=300, help="rounds of 1,600 steps in each run")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--settings", nargs="+", default=[*MAXIMUM, NOISY, *BEYOND], choices=[*MAXIMUM, NOISY, *BEYOND])
     parser.add_argument("--workers", type=int, default=2, help="processes, of one thread each")
