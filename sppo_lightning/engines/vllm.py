@@ -77,7 +77,7 @@ class VLLM(Engine):
     ) -> None:
         if temperature > 2 or 0 < temperature < 0.01:
             raise ConfigError(
-                f"data.engine.temperature: vLLM takes 0 (greedy) or 0.01 to 2; got {temperature}. data.engine "
+                f"data.engine.temperature must be 0 (greedy) or 0.01 to 2 for vLLM; got {temperature}. Engine "
                 "Transformers takes any"
             )
         if tensor_parallel_size < 1:
@@ -120,7 +120,8 @@ class VLLM(Engine):
         source = policy.folder
         self.check(source)
         config = read_config(source)
-        if self._opened is not None and not can_take_the_place(config, self._opened.config):
+        before = self._opened
+        if before and (policy.dtype != before.policy.dtype or not can_take_the_place(config, before.config)):
             self._end_workers()
         self._times_opened += 1
         self._opened = _Opened(
@@ -136,9 +137,11 @@ class VLLM(Engine):
     def close(self) -> None:
         """Ends the workers, waits until they are gone, and has the training state back on its device."""
         self._opened = None
-        self._end_workers()
-        if self.lender is not None:
-            self.lender.take_back()
+        try:
+            self._end_workers()
+        finally:
+            if self.lender is not None:
+                self.lender.take_back()
 
     def generate(self, prompts: Sequence[Prompt], seeds_BK: Sequence[Sequence[int]]) -> Candidates:
         """Samples one response for each seed.
