@@ -79,16 +79,17 @@ def greedy(policy, prompts, max_new_tokens):
 def test_greedy_answers_are_hugging_faces_before_and_after_weights_are_reloaded_in_place(vllm_server, rounds):
     prompts = long_prompts()
     assert sum(len(encode_prompt(rounds[0].tokenizer, prompt)) > 200 for prompt in prompts) >= 5
-    engine = OpenAIServer(vllm_server.url, temperature=0, max_new_tokens=210)
-    expected = [greedy(policy, prompts, 210) for policy in rounds]
-    assert expected[0] != expected[1]
-    assert any(len(answer) > 200 for answer in expected[0])
-    for policy, answers in [*zip(rounds, expected, strict=True), (rounds[0], expected[0])]:
-        engine.open(policy)
-        found = engine.generate(prompts, [[7]] * len(prompts))
-        assert [row[0] for row in found.token_ids] == answers
-        assert found.policy == policy.name
-    engine.close()
+    # All prompts with short answers, three of them with answers of more than 200 tokens.
+    for asked, max_new_tokens in ((prompts, 16), (prompts[:3], 210)):
+        engine = OpenAIServer(vllm_server.url, temperature=0, max_new_tokens=max_new_tokens)
+        expected = [greedy(policy, asked, max_new_tokens) for policy in rounds]
+        assert expected[0] != expected[1]
+        assert any(len(answer) == max_new_tokens for answer in expected[0])
+        for policy, answers in [*zip(rounds, expected, strict=True), (rounds[0], expected[0])]:
+            engine.open(policy)
+            found = engine.generate(asked, [[7]] * len(asked))
+            assert [row[0] for row in found.token_ids] == answers
+            assert found.policy == policy.name
 
 
 @real_vllm
@@ -211,7 +212,10 @@ def test_one_server_generates_and_judges_and_is_killed_on_the_way(vllm_server, r
     texts = [(pair.prompt.prompt_id, pair.first, pair.second) for pair in asked]
     assert len(texts) == len(set(texts)) == judge.queries
     assert judge.measured()["failed_pairs"] == 0
-    assert list(run.metrics("round/failed_pairs").values()) == [0, 0]
+    for index in range(2):
+        metrics = run.module.run_folder.round(index).manifest["metrics"]
+        assert metrics["round/failed_pairs"] == 0
+        assert metrics["round/retries"] > 0
     # A reply that was on its way when the server died may have been written down there, and is asked for again.
     assert judge.queries <= vllm_server.log.count(judged) - before <= judge.queries + 2
     # The server came up with the weights of its command line; the engine gave it the round's again.
