@@ -68,7 +68,7 @@ class RoundMetrics(RoundEndCallback):
             metrics = rounds[-1] | {"time/train": self._train_seconds}
             for name in metrics:
                 if name.startswith("cost/"):
-                    metrics[name] = sum(measured[name] for measured in rounds)
+                    metrics[name] = sum(measured.get(name, 0.0) for measured in rounds)
             write_json_atomic(path, metrics, kind="round_metrics")
         trainer.strategy.barrier()
         log_metrics(trainer, read_json(path), step=round_index)

@@ -100,9 +100,9 @@ class Desk:
         return [known[key] for key in questions.keys]
 
     def measured(self) -> dict[str, float]:
-        """What this purpose has cost so far, over all processes and restarts; nothing if it never cost anything."""
+        """What this purpose has cost so far, over all processes and restarts; dollars where there is a price."""
         queries, usd = self.ledger.spent(self.purpose)
-        return {"cost/paid_queries": float(queries), "cost/usd": usd} if queries else {}
+        return {"cost/paid_queries": float(queries)} | ({"cost/usd": usd} if self.ledger.spent()[1] else {})
 
     def _known(self, keys: list[bytes]) -> dict[bytes, Answer]:
         if self.store is None or not keys:

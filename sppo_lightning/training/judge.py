@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sppo_lightning.functional.seeds import derive_seed
 from sppo_lightning.io import carriers
 from sppo_lightning.oracles.base import PreferenceOracle
-from sppo_lightning.oracles.kept import kept
+from sppo_lightning.oracles.kept import kept, paying
 from sppo_lightning.oracles.round_judge import RoundJudge
 from sppo_lightning.selfplay.opponents import PREVIOUS
 from sppo_lightning.selfplay.players import RoundSettings
@@ -67,7 +67,7 @@ def judge_of_round(
         only_finished=data.truncated != "keep",
         max_quarantined=judging.max_quarantined,
         quarantined=quarantined(folder, oracle.name) if folder.exists else [],
-        desk=desk,
+        desk=desk if list(paying(oracle)) else None,
     )
 
 

@@ -73,6 +73,8 @@ def test_every_round_has_these_metrics_once(finished_run):
         "round/truncated_share",
         "round/duplicate_share",
         "round/skipped_prompts",
+        "round/quarantined",
+        "cost/paid_queries",
         "round/trained_responses",
         "round/mean_score",
         "round/kl_to_start",
