@@ -82,13 +82,9 @@ def test_one_at_a_time_is_in_order(shop):
 
 
 def test_chunks_are_judged_while_the_next_are_generated(shop):
-    judged, frozen = threading.Event(), threading.Event()
-    shop.on = {
-        ("generate", 1): waiting_for(judged),
-        ("judge", 0): judged.set,
-        ("generate", 2): waiting_for(frozen),
-        ("reference", 0): frozen.set,
-    }
+    for pair in ([("generate", 1), ("judge", 0)], [("judge", 2), ("reference", 1)]):
+        at_once = threading.Barrier(2, timeout=PATIENCE_S)
+        shop.on |= dict.fromkeys(pair, at_once.wait)
     assert run(shop.round(), 2) == ["generate", "judge", "reference"]
     assert shop.most_at_work["cpu"] == 2
     for stage, needed in (("judge", "generate"), ("reference", "judge")):
@@ -100,6 +96,10 @@ def test_chunks_are_judged_while_the_next_are_generated(shop):
 def test_no_more_work_on_the_cpu_than_there_is_room(shop, cpu_at_once):
     meeting = threading.Barrier(cpu_at_once)
     jobs = [shop.job(f"stage {number}", range(4)) for number in range(3)]
+    a_second_chunk = threading.Event()
+    shop.on["stage 0", 1] = a_second_chunk.set
+    for job in jobs[cpu_at_once:]:  # would be at work all the while that the others meet
+        shop.on[job.stage, 0] = waiting_for(a_second_chunk)
     for job in jobs[:cpu_at_once]:
         shop.on[job.stage, 0] = lambda: meeting.wait(PATIENCE_S)
     run(jobs, cpu_at_once)

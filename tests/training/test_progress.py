@@ -103,9 +103,13 @@ def test_bars_below_each_other_are_shown_once_whichever_ends_first(order):
     bars = [progress_of(name, 4, "pairs") for name in names]
     for bar in bars:
         bar.update(2)
+    going_on = list(order)
     for number in order:
         bars[number].update(2)
         bars[number].close()
+        going_on.remove(number)
+        for other in going_on:
+            bars[other].refresh()
     last = progress_of("training", 1, "steps")
     last.update(1)
     last.close()
