@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-# Logits held at a time (512 MiB of float32). A block is whole prompts where they fit; then their logits are computed
+# Logits held at a time (128 MiB of float32). A block is whole prompts where they fit; then their logits are computed
 # once, else a second time for the gradient.
-_BLOCK_LOGITS = 2**27
+_BLOCK_LOGITS = 2**25
 # Logits normalised at a time on the CPU, to stay within its cache.
 _CACHED_LOGITS = 2**17
 
