@@ -11,8 +11,11 @@ OUT/control.png.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
+import signal
+import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -109,7 +112,7 @@ def run_cell(cell: Cell, out: Path, rounds: int) -> float:
 def run_all(todo: Sequence[Cell], out: Path, rounds: int, workers: int) -> None:
     """Runs the cells in processes, saying after each when the rest will be done."""
     began, used = time.monotonic(), 0.0
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with_parent) as pool:
         pending = {pool.submit(run_cell, cell, out, rounds): cell for cell in todo}
         for done, future in enumerate(as_completed(pending), start=1):
             used += future.result()
@@ -118,6 +121,12 @@ def run_all(todo: Sequence[Cell], out: Path, rounds: int, workers: int) -> None:
                 f"[{done}/{len(todo)}] {pending[future].name}: {used / 60:.1f} CPU-min so far, {left_min:.0f} min left",
                 flush=True,
             )
+
+
+def _end_with_parent() -> None:
+    """A worker that outlived a killed command would hold its run folder; its run goes on from any kill."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 # --- the table -------------------------------------------------------------------------------------------------------
