@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections import Counter
 
 import pytest
@@ -94,14 +95,13 @@ def test_chunks_are_judged_while_the_next_are_generated(shop):
 
 @pytest.mark.parametrize("cpu_at_once", [1, 2, 3])
 def test_no_more_work_on_the_cpu_than_there_is_room(shop, cpu_at_once):
-    meeting = threading.Barrier(cpu_at_once)
-    jobs = [shop.job(f"stage {number}", range(4)) for number in range(3)]
-    a_second_chunk = threading.Event()
-    shop.on["stage 0", 1] = a_second_chunk.set
-    for job in jobs[cpu_at_once:]:  # would be at work all the while that the others meet
-        shop.on[job.stage, 0] = waiting_for(a_second_chunk)
-    for job in jobs[:cpu_at_once]:
-        shop.on[job.stage, 0] = lambda: meeting.wait(PATIENCE_S)
+    meeting = threading.Barrier(cpu_at_once, timeout=PATIENCE_S)
+    jobs = [shop.job(f"stage {number}", range(6)) for number in range(8)]
+    for number, job in enumerate(jobs):
+        # Long enough to be at work together if there were no limit; nothing depends on it otherwise.
+        shop.on |= {(job.stage, chunk): lambda: time.sleep(0.005) for chunk in range(6)}
+        if number < cpu_at_once:
+            shop.on[job.stage, 0] = meeting.wait
     run(jobs, cpu_at_once)
     assert shop.most_at_work["cpu"] == cpu_at_once
 
