@@ -49,18 +49,6 @@ MAY_CHANGE = frozenset(
                 "usd_per_query",
             )
         ),
-        *(
-            f"data.init_args.judging.{name}"
-            for name in (
-                "block_pairs",
-                "cache",
-                "max_quarantined",
-                "max_queries",
-                "max_usd",
-                "retry_failed",
-                "usd_per_query",
-            )
-        ),
         "model.init_args.checkpoint_every_n_steps",
         "trainer.callbacks",
         "trainer.default_root_dir",

@@ -116,7 +116,7 @@ class Candidates:
         """The responses to some of the prompts, by their numbers."""
         chosen = range(len(self))[part] if isinstance(part, slice) else part
         fields = ("prompts", "prompt_token_ids", "token_ids", "texts", "finish_reasons", "sampler_logps")
-        kept = {name: [values[b] for b in chosen] for name in fields if (values := getattr(self, name))}
+        kept: dict[str, Any] = {name: [values[b] for b in chosen] for name in fields if (values := getattr(self, name))}
         return replace(self, **kept)
 
     @property

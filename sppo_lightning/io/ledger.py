@@ -10,7 +10,6 @@ from filelock import FileLock
 
 from sppo_lightning.io.sealed import read_sealed_json, write_sealed_json
 
-
 Cost = tuple[int, float]
 """Queries, and US dollars."""
 

@@ -84,7 +84,8 @@ class _Bar(tqdm):
         if self.disable:
             return
         with self.get_lock():
-            others = sorted((bar for bar in self._instances if bar is not self), key=lambda bar: -bar.pos)
+            bars = self._instances  # type: ignore[attr-defined]  # the stubs leave it out
+            others = sorted((bar for bar in bars if bar is not self), key=lambda bar: -bar.pos)
             for bar in (self, *others):
                 bar.clear(nolock=True)
             super().close()
