@@ -233,6 +233,7 @@ def test_the_summary_prints_what_the_files_say(short_run, capsys):
     assert f"{played['round/truncated_share']:.1%}" in cells
     assert str(played["round/skipped_prompts"]) in cells
     seconds = sum(run.metrics(f"time/{name}")[0] for name in ("generate", "judge", "reference", "train", "evaluate"))
+    seconds -= run.metrics("time/overlap")[0]
     assert float(cells[-1]) == pytest.approx(seconds, abs=0.06)
     example = run.data.held_out_prompts[0]
     assert f"prompt: {example.text}" in printed

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import AutoModelForCausalLM
 
+from sppo_lightning.engines.base import Engine
 from sppo_lightning.errors import ConfigError, DataError, RunFolderError
 from sppo_lightning.io import carriers
 from sppo_lightning.objectives import DPO, SPPO
@@ -201,7 +202,7 @@ def test_a_round_with_nothing_to_train_on(tiny, policy_folder, tmp_path):
 # --- a first round from an official file -----------------------------------------------------------------------------
 
 
-class CountingEngine:
+class CountingEngine(Engine):
     """Wraps an engine and notes which policies answered."""
 
     def __init__(self, engine):
