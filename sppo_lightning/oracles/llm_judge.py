@@ -80,7 +80,6 @@ class LLMJudge(PairwiseOracle):
         timeout_s: float = 120.0,
         patience_s: float = 600.0,
     ) -> None:
-        super().__init__()
         if max_tokens < 1:
             raise ConfigError(f"data.oracle.max_tokens must be at least 1; got {max_tokens}")
         if (usd_per_million_input_tokens is None) != (usd_per_million_output_tokens is None):
@@ -107,8 +106,13 @@ class LLMJudge(PairwiseOracle):
         self._template = JudgeTemplate(self.template)
         if usd_per_million_input_tokens is not None:
             self.usd_per_query = self._price(_TYPICAL_TOKENS, max_tokens)
-        self._counts: Counter[str] = Counter()
         self._answered_as: str | None = None
+        super().__init__()
+
+    def _count_anew(self) -> None:
+        super()._count_anew()
+        self._counts: Counter[str] = Counter()
+        self._retries_before = self._endpoints.troubles.total()
         self._without_verdict = ""  # the first of them
 
     @property
@@ -158,7 +162,12 @@ class LLMJudge(PairwiseOracle):
         """See `PairwiseOracle`; also what was asked and spent, replies without a verdict by reason, and retries."""
         counts = {name: float(count) for name, count in self._counts.items() if name != "verdicts"}
         spent = {} if self.usd is None else {"usd": self.usd}
-        return super().measured() | counts | spent | {"retries": float(self._endpoints.troubles.total())}
+        return (
+            super().measured()
+            | counts
+            | spent
+            | {"retries": float(self._endpoints.troubles.total() - self._retries_before)}
+        )
 
     def _price(self, input_tokens: int, output_tokens: int) -> float | None:
         """US dollars; None without prices."""

@@ -73,6 +73,9 @@ class PairRM(PairLogitOracle):
         self._checkpoint = PairRMCheckpoint(model)
         self._tokens: Any = None
         self._network: Any = None
+
+    def _count_anew(self) -> None:
+        super()._count_anew()
         self._num_rows = self._num_cut = 0
 
     def check_prompts(self, prompts: Sequence[Prompt]) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -41,9 +42,19 @@ class PairwiseOracle(PreferenceOracle):
     queries_per_pair = 2
 
     def __init__(self) -> None:
+        self._count_anew()
+
+    def _count_anew(self) -> None:
+        """Sets what `measured` tells to nothing; a subclass that counts more extends this."""
         self._num_pairs = 0
         self._num_failed = 0
         self._sum_first = 0.0
+
+    def for_round(self, earlier: Sequence[Iterable[Candidates]]) -> PreferenceOracle:
+        """The same judge; what judging shows is counted for each round."""
+        other = copy.copy(self)
+        other._count_anew()
+        return other
 
     @abstractmethod
     def prefer_first(self, pairs: Sequence[Pair]) -> Sequence[float | None]:

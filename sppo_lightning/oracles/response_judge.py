@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -61,6 +62,12 @@ class ResponseJudge(PreferenceOracle):
         self._rows: Any = None
         self._network: Any = None
         self._num_rows = self._num_cut = 0
+
+    def for_round(self, earlier: Sequence[Iterable[Candidates]]) -> PreferenceOracle:
+        """The same judge; what was cut is counted for each round."""
+        other = copy.copy(self)
+        other._num_rows = other._num_cut = 0
+        return other
 
     @abstractmethod
     def _check(self, config: dict[str, Any]) -> None:

@@ -34,6 +34,16 @@ def test_both_orders_are_averaged_and_the_bias_is_measured():
     assert oracle.measured() == {"position_bias": pytest.approx(0.1), "failed_pairs": 0}
 
 
+def test_every_round_is_counted_by_itself():
+    oracle = Lengths(bias=0.1)
+    oracle.compare(candidates({"q": ["aaaa", "aa"]}))
+    of_round = oracle.for_round([])
+    assert of_round.measured() == {"failed_pairs": 0}
+    of_round.compare(candidates({"q": ["a", "a", "aaa"]}))
+    assert of_round.measured()["position_bias"] == pytest.approx(0.1)
+    assert oracle.measured()["position_bias"] == pytest.approx(0.1)
+
+
 def test_no_pair_of_texts_is_asked_twice():
     oracle = Lengths()
     matrix = oracle.compare(candidates({"q": ["a", "bb", "a", "bb"]}))
