@@ -1,6 +1,6 @@
 """A whole round: stages side by side, one by one, and as the official scripts do it.
 
-    python benchmarks/round.py                       # a few minutes on two quiet cores
+    python benchmarks/round.py                       # about five minutes on two quiet cores
 
 The same round (the same prompts, policy, judge, K) three times, each in a process of its own, one thread a stage:
 
@@ -175,10 +175,10 @@ def main() -> None:
     """Makes the assets, runs the three, prints and writes the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs") / time.strftime("round_benchmark_%Y%m%d_%H%M%S"))
-    parser.add_argument("--prompts", type=int, default=128)
+    parser.add_argument("--prompts", type=int, default=56)
     parser.add_argument("--candidates", type=int, default=5)
-    parser.add_argument("--chunk_prompts", type=int, default=16)
-    parser.add_argument("--max_new_tokens", type=int, default=128)
+    parser.add_argument("--chunk_prompts", type=int, default=8)
+    parser.add_argument("--max_new_tokens", type=int, default=96)
     parser.add_argument("--global_batch_prompts", type=int, default=16)
     parser.add_argument("--play", type=Path, nargs=2, metavar=("ROOT", "RESULT"), help=argparse.SUPPRESS)
     args = parser.parse_args()

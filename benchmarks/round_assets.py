@@ -17,6 +17,7 @@ from transformers import DebertaV2Config, DebertaV2Model, LlamaConfig, LlamaForC
 
 VOCABULARY = 4096  # with 384 dimensions the head has the share of an 8B model's
 MEAN_TOKENS = 48
+JUDGE_LAYERS, JUDGE_HIDDEN = 24, 96  # as deep as PairRM; an eighth of the policy, as PairRM is of one of 3B
 MARKS = ("<|source|>", "<|candidate1|>", "<|candidate2|>", "<|candidate|>")
 _ROLES = ("<|pad|>", "<|end|>", "<|user|>", "<|assistant|>")
 _TEMPLATE = (
@@ -89,13 +90,13 @@ def _save_judge(folder: Path) -> None:
         additional_special_tokens=list(MARKS),
     )
     fast.save_pretrained(folder)
-    # PairRM has 0.4B parameters for policies of 7B; this one has the same share, and DeBERTa-v3's kind of attention.
+    # The kind of attention that DeBERTa-v3, PairRM's encoder, has.
     config = DebertaV2Config(
         vocab_size=len(words),
-        hidden_size=96,
-        num_hidden_layers=12,
+        hidden_size=JUDGE_HIDDEN,
+        num_hidden_layers=JUDGE_LAYERS,
         num_attention_heads=3,
-        intermediate_size=384,
+        intermediate_size=4 * JUDGE_HIDDEN,
         max_position_embeddings=512,
         relative_attention=True,
         max_relative_positions=-1,
@@ -107,7 +108,10 @@ def _save_judge(folder: Path) -> None:
         type_vocab_size=0,
     )
     network = {f"pretrained_model.{name}": value for name, value in DebertaV2Model(config).state_dict().items()}
-    for number, layer in {1: torch.nn.Linear(192, 96), 4: torch.nn.Linear(96, 1)}.items():
+    for number, layer in {
+        1: torch.nn.Linear(2 * JUDGE_HIDDEN, JUDGE_HIDDEN),
+        4: torch.nn.Linear(JUDGE_HIDDEN, 1),
+    }.items():
         network |= {f"head_layer.{number}.{name}": value for name, value in layer.state_dict().items()}
     save_file({name: value.detach().clone() for name, value in network.items()}, folder / "model.safetensors")
     keys = ("source_prefix_id", "cand1_prefix_id", "cand2_prefix_id", "cand_prefix_id")
