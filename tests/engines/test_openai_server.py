@@ -173,8 +173,9 @@ def test_one_server_generates_and_judges_and_is_killed_on_the_way(vllm_server, r
     from sppo_lightning.objectives import SPPO
     from sppo_lightning.oracles import LLMJudge
 
-    asked = []
-    call = LLMJudge._call
+    asked, replies = [], []
+    call, verdict = LLMJudge._call, LLMJudge._verdict
+    monkeypatch.setattr(LLMJudge, "_verdict", lambda self, reply: (replies.append(reply), verdict(self, reply))[1])
     monkeypatch.setattr(LLMJudge, "_call", lambda self, pair: (asked.append(pair), call(self, pair))[1])
     patience_s = 1500.0  # a server takes long to start on a busy machine
     letters = {"structured_outputs": {"choice": ["A", "B"]}}
@@ -210,14 +211,11 @@ def test_one_server_generates_and_judges_and_is_killed_on_the_way(vllm_server, r
     assert killed[0] > 6, "it was killed in the middle of judging"
     # Every pair got its verdict, in both orders, and none was paid for twice.
     texts = [(pair.prompt.prompt_id, pair.first, pair.second) for pair in asked]
-    assert len(texts) == len(set(texts)) == judge.queries
-    assert judge.measured()["failed_pairs"] == 0
+    assert len(texts) == len(set(texts)) == len(replies)
     for index in range(2):
-        metrics = run.module.run_folder.round(index).manifest["metrics"]
-        assert metrics["round/failed_pairs"] == 0
-        assert metrics["round/retries"] > 0
+        assert run.module.run_folder.round(index).manifest["metrics"]["round/failed_pairs"] == 0
     # A reply that was on its way when the server died may have been written down there, and is asked for again.
-    assert judge.queries <= vllm_server.log.count(judged) - before <= judge.queries + 2
+    assert len(replies) <= vllm_server.log.count(judged) - before <= len(replies) + 2
     # The server came up with the weights of its command line; the engine gave it the round's again.
     assert engine._endpoints.troubles.total() + judge._endpoints.troubles.total() > 0
 
