@@ -62,6 +62,7 @@ class OpenAIServer(Engine):
     """
 
     reads_folder = True
+    works_on = "elsewhere"
 
     def __init__(
         self,

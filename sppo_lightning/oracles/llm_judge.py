@@ -63,6 +63,7 @@ class LLMJudge(PairwiseOracle):
             "patience_s",
         }
     )
+    works_on = "elsewhere"
 
     def __init__(
         self,

@@ -235,7 +235,7 @@ class _Play:
             job = self.freeze(name, mismatched)
             job.uses = verdicts
             # Policies that are not in memory are loaded one at a time, and not beside an engine.
-            apart = name == PREVIOUS and (self.players.reference_apart or self.players.engine.reads_folder)
+            apart = name == PREVIOUS and self.players.reference_apart
             job.after = [*jobs, *([] if apart else answers)]
             jobs.append(job)
         return jobs

@@ -57,7 +57,8 @@ def play(data: SelfPlayDataModule, round_index: int, phase_index: int, global_st
     policies = ReachablePolicies(module, round_index, phase_index)
     cpu_at_once = _stages_on_cpu(module.trainer)
     twin = None
-    if cpu_at_once > 1 and isinstance(policies.named(PREVIOUS), LivePolicy):
+    # An engine elsewhere asks the policy in this process, too, to compare what a server answers.
+    if (cpu_at_once > 1 or data.engine.reads_folder) and isinstance(policies.named(PREVIOUS), LivePolicy):
         twin = twin_of(policies.named(PREVIOUS).model)
     players = RoundPlayers(
         engine=data.engine,
