@@ -71,7 +71,7 @@ class EndpointSettings:
         """
         if self.api_key_env is None:
             return None
-        key = os.environ.get(self.api_key_env, "").strip()
+        key = self.key_if_set()
         if not key:
             raise ConfigError(
                 f"{self.key_of('api_key_env')}: the environment variable {self.api_key_env} is not set; put the API "
@@ -83,6 +83,10 @@ class EndpointSettings:
                 f"API key: it has spaces or unusual characters in it"
             )
         return key
+
+    def key_if_set(self) -> str:
+        """What the variable of the key holds, to leave it out of a text; empty where there is none."""
+        return os.environ.get(self.api_key_env or "", "").strip()
 
     def _check_address(self, url: str) -> None:
         parts = urlsplit(url)

@@ -140,7 +140,7 @@ class Endpoints:
         except (openai.OpenAIError, JSONDecodeError, UnicodeDecodeError) as error:
             failure = failure_of(error)
             if failure.name == "refused key":
-                reason = _clean(failure.reason, key) + self._key_hint(failure)
+                reason = self.clean(failure.reason) + self._key_hint(failure)
                 raise ConfigError(f"{self.settings.place}: {url} answered: {reason}") from None
             return None
         found = listed.get("data") if isinstance(listed, dict) else None
@@ -160,8 +160,13 @@ class Endpoints:
                 stacklevel=2,
             )
         elif model not in (names := [str(card.get("id")) for card in cards]):
-            has = ", ".join(names[:5]) or "none"
+            has = self.clean(", ".join(names[:5])) or "none"
             raise ConfigError(f"{self.settings.key_of('model')}: {url} has no model {model!r}, it has {has}")
+
+    def clean(self, text: str) -> str:
+        """What a server said, as one line for people: without the key, whoever quoted it, and not too long."""
+        line, key = " ".join(text.split()), self.settings.key_if_set()
+        return redact(line.replace(key, MASK) if key else line)[:400]
 
     async def _ask(self, calls: Sequence[Call], urls: Sequence[str], key: str | None) -> list[Answer | Refused]:
         openai = _openai()
@@ -173,7 +178,7 @@ class Endpoints:
                 servers.append(_Server(url, await stack.enter_async_context(client)))
             slots = asyncio.Semaphore(self.settings.max_concurrent)
             self._last_answer = time.monotonic()
-            tasks = [asyncio.create_task(self._answer(call, servers, slots, key)) for call in calls]
+            tasks = [asyncio.create_task(self._answer(call, servers, slots)) for call in calls]
             try:
                 return await asyncio.gather(*tasks)
             finally:
@@ -181,9 +186,7 @@ class Endpoints:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _answer(
-        self, call: Call, servers: Sequence[_Server], slots: asyncio.Semaphore, key: str | None
-    ) -> Answer | Refused:
+    async def _answer(self, call: Call, servers: Sequence[_Server], slots: asyncio.Semaphore) -> Answer | Refused:
         openai = _openai()
         tries = 0
         async with slots:
@@ -204,7 +207,7 @@ class Endpoints:
                     return Answer(value, server.url)
                 finally:
                     server.in_flight -= 1
-                reason = _clean(failure.reason, key)
+                reason = self.clean(failure.reason)
                 if failure.kind is Kind.REFUSED:
                     return Refused(reason)
                 if failure.kind is Kind.FATAL:
@@ -264,12 +267,6 @@ async def _free_one(servers: Sequence[_Server]) -> _Server:
         if free:
             return min(free, key=lambda server: server.in_flight)
         await asyncio.sleep(_POLL_S)
-
-
-def _clean(reason: str, key: str | None) -> str:
-    """One line for people, without the key, whoever quoted it."""
-    line = " ".join(reason.split())
-    return redact(line.replace(key, MASK) if key else line)[:400]
 
 
 def _openai() -> Any:

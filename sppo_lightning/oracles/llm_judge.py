@@ -213,6 +213,7 @@ class LLMJudge(PairwiseOracle):
         return probability
 
     def _note(self, kind: str, text: str) -> None:
+        text = self._endpoints.clean(text)
         self._without_verdict = self._without_verdict or text or kind
         self._counts[kind] += 1
         if self._counts[kind] == 1:
@@ -230,7 +231,7 @@ class LLMJudge(PairwiseOracle):
         self._counts["completion_tokens"] += getattr(usage, "completion_tokens", None) or 0
         if usage is None:
             self._counts["unmetered_queries"] += 1
-        answered_as = getattr(completion, "model", None)
+        answered_as = self._endpoints.clean(str(getattr(completion, "model", None)))
         if answered_as == self._answered_as:
             return
         if self._answered_as is not None:
@@ -239,7 +240,7 @@ class LLMJudge(PairwiseOracle):
                 f"judges do not mix. Ask for one model by its full name: data.oracle.model"
             )
         self._answered_as = answered_as
-        if not _same_model(self.model, str(answered_as)):
+        if not _same_model(self.model, answered_as):
             warnings.warn(
                 f"data.oracle LLMJudge: {self.model!r} was asked and {answered_as!r} answered: a second name of the "
                 "same model, or another judge",

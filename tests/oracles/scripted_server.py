@@ -64,7 +64,7 @@ class _Server(ThreadingHTTPServer):
 
 
 class ScriptedServer:
-    """Answers every POST with `script(request)`; `GET /v1/models` lists `judge`.
+    """Answers every POST with `script(request)`; `GET /v1/models` lists `model`.
 
     Attributes:
         requests: the bodies of all POSTs, in order of arrival.
@@ -74,6 +74,7 @@ class ScriptedServer:
 
     def __init__(self, script: Callable[[dict[str, Any]], Reply], port: int = 0) -> None:
         self.script = script
+        self.model = "judge"
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
         self.busy = self.most_busy = 0
@@ -82,7 +83,7 @@ class ScriptedServer:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                self._send(Reply({"object": "list", "data": [{"id": "judge", "object": "model"}]}))
+                self._send(Reply({"object": "list", "data": [{"id": outer.model, "object": "model"}]}))
 
             def do_POST(self) -> None:
                 request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

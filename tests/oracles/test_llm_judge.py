@@ -394,6 +394,24 @@ def test_a_server_that_quotes_the_key_does_not_get_it_into_an_error(serve, monke
     assert not any(KEY in text for text in shown_anywhere)
 
 
+def test_a_server_that_answers_with_the_key_does_not_get_it_into_a_message(serve, monkeypatch, recwarn):
+    monkeypatch.setenv("JUDGE_API_KEY", KEY)
+    server = serve(lambda request: chat(f"Your key: {KEY}", model=f"judge-{KEY}"))
+    with pytest.raises(OracleError, match=r"none of 8 replies .* 'Your key: \*\*\*'") as never:
+        judge(server, api_key_env="JUDGE_API_KEY").judge(PAIRS)
+    server.script = lambda request: chat("A", model=f"{request['max_completion_tokens']}-{KEY}")
+    oracle = judge(server, api_key_env="JUDGE_API_KEY")
+    oracle.prefer_first(PAIRS[:1])
+    server.script = lambda request: chat("A", model=f"other-{KEY}")
+    with pytest.raises(OracleError, match=r"'16-\*\*\*' and now as 'other-\*\*\*'") as changed:
+        oracle.prefer_first(PAIRS[:1])
+    server.model = f"m-{KEY}"
+    with pytest.raises(ConfigError, match=r"has no model 'judge', it has m-\*\*\*") as listed:
+        judge(server, api_key_env="JUDGE_API_KEY").check_prompts([PROMPT])
+    said = [str(caught.value) for caught in (never, changed, listed)] + [str(warning.message) for warning in recwarn]
+    assert not any(KEY in text for text in said)
+
+
 def test_a_key_that_is_not_set_is_missed_before_anything_is_asked(serve, monkeypatch):
     monkeypatch.delenv("JUDGE_API_KEY", raising=False)
     server = serve(longer)
