@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,7 +16,15 @@ from sppo_lightning.engines.terminators import finish_reason
 from sppo_lightning.engines.vllm_support import policy_terminators, read_config
 from sppo_lightning.errors import ConfigError, EngineError
 from sppo_lightning.io.chat import encode_prompt
-from sppo_lightning.io.endpoints import Call, EndpointError, Endpoints, EndpointSettings, MalformedError, Refused
+from sppo_lightning.io.endpoints import (
+    Answer,
+    Call,
+    EndpointError,
+    Endpoints,
+    EndpointSettings,
+    MalformedError,
+    Refused,
+)
 from sppo_lightning.types import Candidates, PolicyHandle, Prompt
 
 _Key = tuple[int, int]
@@ -103,6 +112,7 @@ class OpenAIServer(Engine):
             )
         )
         self._opened: _Opened | None = None
+        self._has_warned = False
         self._served: str | None = None  # the only policy there is, with refresh none
 
     def check(self, source: str) -> None:
@@ -203,6 +213,8 @@ class OpenAIServer(Engine):
                 )
             self._served = policy.folder
         server.remember_start()
+        if not server.tells_start:
+            self._without_start(server)
         if self.max_logp_gap is None:
             return
         gap = server.gap(policy)
@@ -215,6 +227,19 @@ class OpenAIServer(Engine):
                 "tied embeddings when weights are reloaded: restart it instead (data.engine.refresh: command)"
             )
 
+    def _without_start(self, server: PolicyServer) -> None:
+        """Says, or refuses, that restarts of a server can only be told from what it answers."""
+        where = f"data.engine OpenAIServer: /metrics of {server.url} does not say when the server was started"
+        if self.max_logp_gap is None and self.refresh != "none":
+            raise ConfigError(
+                f"{where}, and data.engine.max_logp_gap: null compares nothing: after a restart it would answer with "
+                "the weights of its command line. Set data.engine.max_logp_gap"
+            )
+        if not self._has_warned:
+            self._has_warned = True
+            instead = "is not noticed" if self.max_logp_gap is None else "is looked for by log-probabilities each time"
+            warnings.warn(f"{where} (process_start_time_seconds); whether it was restarted {instead}", stacklevel=2)
+
     # --- the responses -----------------------------------------------------------------------------------------------
 
     def _responses(self, opened: _Opened, calls: dict[_Key, Call]) -> dict[_Key, _Response]:
@@ -222,16 +247,27 @@ class OpenAIServer(Engine):
         responses: dict[_Key, _Response] = {}
         while missing := [key for key in calls if key not in responses]:
             answers = self._endpoints.ask([calls[key] for key in missing])
-            restarted = [server for server in opened.servers.values() if server.has_restarted()]
-            for server in restarted:
-                self._give(opened.policy, server)
-            strangers = {server.url for server in restarted}
+            # One that did not answer is looked at when it does: nobody waits for it while others do the work.
+            answered = {answer.url for answer in answers if isinstance(answer, Answer)}
+            strangers = {url for url in answered if self._is_stranger(opened, opened.servers[url])}
             for key, answer in zip(missing, answers, strict=True):
                 if isinstance(answer, Refused):
                     raise EngineError(f"OpenAIServer: a request was refused: {answer.reason}")
                 if answer.url not in strangers:
                     responses[key] = answer.value
         return responses
+
+    def _is_stranger(self, opened: _Opened, server: PolicyServer) -> bool:
+        """Whether a server's answers may be another policy's; if it is there and has another one, it is given this."""
+        if not server.is_there():
+            return True  # nobody knows any more whose they were
+        if server.tells_start:
+            restarted = server.has_restarted()
+        else:
+            restarted = self.max_logp_gap is not None and not server.gap(opened.policy) <= self.max_logp_gap
+        if restarted:
+            self._give(opened.policy, server)
+        return restarted
 
     def _call(
         self, opened: _Opened, prompt_ids: Sequence[Sequence[int]], seeds_BK: Sequence[Sequence[int]], key: _Key

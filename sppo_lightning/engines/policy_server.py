@@ -132,6 +132,15 @@ class PolicyServer:
         """Notes since when its process lives."""
         self._started = self._start_time()
 
+    @property
+    def tells_start(self) -> bool:
+        """Whether it says since when its process lives, as of `remember_start`."""
+        return self._started is not None
+
+    def is_there(self) -> bool:
+        """Whether it answers now; does not wait for it."""
+        return self._endpoints.cards(self.url) is not None
+
     def has_restarted(self) -> bool:
         """Whether it is another process than at `remember_start`: with the weights of its command line, then."""
         return self._start_time() != self._started

@@ -1,15 +1,20 @@
-"""A real vLLM server on 127.0.0.1, which can be killed and started again."""
+"""A real vLLM server on 127.0.0.1, which can be killed and started again, and one that answers what it is told."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 NAME = "policy"
 
@@ -73,3 +78,60 @@ class VLLMServer:
                 return answer.status == 200
         except OSError:
             return False
+
+
+class FakeServer:
+    """A server of one model that answers `POST <path>` with `answers[path]`: (status, JSON).
+
+    Attributes:
+        url: the address for a configuration.
+        answers: the answers; other paths are not found. May be changed at any time.
+        metrics: what it says of itself.
+        posts: the paths that were asked for, in order.
+    """
+
+    def __init__(self) -> None:
+        self.answers: dict[str, tuple[int, object]] = {}
+        self.metrics = "process_start_time_seconds 1.5\n"
+        self.posts: list[str] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                if self.path == "/v1/models":
+                    card = {"id": "m", "root": "/somewhere", "max_model_len": 128}
+                    self._send(200, {"object": "list", "data": [card]})
+                else:
+                    self._send(200, outer.metrics)
+
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["Content-Length"] or 0))
+                outer.posts.append(self.path)
+                self._send(*outer.answers.get(self.path, (404, {"error": {"message": "Not Found"}})))
+
+            def _send(self, status: int, body: object) -> None:
+                raw = body.encode() if isinstance(body, str) else json.dumps(body).encode()
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the client stopped waiting
+                    self.send_response(status)
+                    self.send_header("Content-Type", "text/plain" if isinstance(body, str) else "application/json")
+                    self.send_header("Content-Length", str(len(raw)))
+                    self.end_headers()
+                    self.wfile.write(raw)
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def completion(token_ids: list[int] | None, **choice: Any) -> tuple[int, object]:
+    """A `FakeServer`'s answer of one response."""
+    choice = {"index": 0, "text": "x", "finish_reason": "stop", "token_ids": token_ids} | choice
+    choice.setdefault("logprobs", {"token_logprobs": [-1.0] * len(token_ids or [])})
+    return 200, {"id": "1", "object": "text_completion", "created": 1, "model": "m", "choices": [choice]}

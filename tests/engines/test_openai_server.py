@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import sys
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
@@ -19,7 +17,7 @@ from sppo_lightning.io.chat import encode_prompt
 from sppo_lightning.types import Prompt
 
 from .conftest import EOS, VOCAB, Policy, tiny_llama, word_tokenizer
-from .served import NAME
+from .served import NAME, FakeServer, completion
 
 needs_vllm = [
     pytest.mark.vllm,
@@ -239,42 +237,10 @@ def test_a_server_that_was_restarted_gets_the_policy_again(vllm_server, rounds, 
 
 @pytest.fixture
 def fake():
-    """A server of one model that answers `POST <path>` with `answers[path]`: (status, JSON)."""
-    answers: dict[str, tuple[int, object]] = {}
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            if self.path == "/v1/models":
-                self._send(200, {"object": "list", "data": [{"id": "m", "root": "/somewhere", "max_model_len": 128}]})
-            else:
-                self._send(200, "process_start_time_seconds 1.5\n")
-
-        def do_POST(self):
-            self.rfile.read(int(self.headers["Content-Length"] or 0))
-            self._send(*answers.get(self.path, (404, {"error": {"message": "Not Found"}})))
-
-        def _send(self, status, body):
-            raw = body.encode() if isinstance(body, str) else json.dumps(body).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "text/plain" if isinstance(body, str) else "application/json")
-            self.send_header("Content-Length", str(len(raw)))
-            self.end_headers()
-            self.wfile.write(raw)
-
-        def log_message(self, *args):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}/v1", answers
-    server.shutdown()
-    server.server_close()
-
-
-def completion(token_ids, **choice):
-    choice = {"index": 0, "text": "x", "finish_reason": "stop", "token_ids": token_ids} | choice
-    choice.setdefault("logprobs", {"token_logprobs": [-1.0] * len(token_ids or [])})
-    return 200, {"id": "1", "object": "text_completion", "created": 1, "model": "m", "choices": [choice]}
+    """A server of one model: its address, and its `answers`."""
+    server = FakeServer()
+    yield server.url, server.answers
+    server.stop()
 
 
 def test_a_server_without_the_door_for_weights_is_refused_before_a_run(fake, policy):
