@@ -88,14 +88,8 @@ class Judging:
                 "nothing",
                 stacklevel=2,
             )
-        if self.max_usd is not None:
-            for judge in (judge for oracle in oracles for judge in paying(oracle)):
-                usd = judge.usd if isinstance(judge, PreferenceOracle) else None
-                if self.usd_per_query is None and judge.usd_per_query is None and usd is None:
-                    raise ConfigError(
-                        f"data.judging.max_usd: nobody says what a query to {type(judge).__name__} costs; add "
-                        "--data.judging.usd_per_query 0.001, or the judge's own prices where it has any"
-                    )
+        for oracle in oracles:
+            self.check_price(oracle)
         if not self.leaves_out_pairs:
             return
         key = "pair_share" if self.pair_share < 1 else "certainty"
@@ -119,8 +113,27 @@ class Judging:
             run: the run's folder.
             purpose: what is judged, such as "round_003".
             progress: tells the person who waits.
+
+        Raises:
+            ConfigError: dollars are limited, and nobody says what the judge costs.
         """
+        self.check_price(oracle)
         return kept(oracle, self.desk(run, purpose, progress))
+
+    def check_price(self, oracle: PreferenceOracle) -> None:
+        """Refuses a judge without a price: booked at nothing, it would not be held by a limit in dollars.
+
+        Raises:
+            ConfigError: dollars are limited, and nobody says what the judge costs.
+        """
+        if self.max_usd is None or self.usd_per_query is not None:
+            return
+        for judge in paying(oracle):
+            if judge.usd_per_query is None:
+                raise ConfigError(
+                    f"data.judging.max_usd: nobody says what a query to {type(judge).__name__} costs; add "
+                    "--data.judging.usd_per_query 0.001, or the judge's own prices where it has any"
+                )
 
     def desk(self, run: Path, purpose: str, progress: Progress) -> Desk:
         """Where answers come from; see `keep`."""

@@ -220,6 +220,9 @@ class SelfPlayDataModule(pl.LightningDataModule):
         """Reads and checks the prompts, before the model is loaded."""
         check_members(self)
         self.judging.check(self.judges)
+        for callback in self.trainer.callbacks:  # type: ignore[union-attr, attr-defined]
+            if isinstance(oracle := getattr(callback, "oracle", None), PreferenceOracle):
+                self.judging.check_price(oracle)
         for judge in self.judges:
             judge.check_prompts([*self.prompts.train, *self.prompts.held_out])
         run, digest = self.module.run_folder, self.prompts.digest

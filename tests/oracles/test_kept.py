@@ -198,12 +198,26 @@ def test_a_judge_that_counts_its_dollars_is_booked_at_its_most_and_corrected(ask
     assert len(judge.queries) == 4
 
 
-def test_a_limit_in_dollars_needs_a_price(judge):
+def test_a_limit_in_dollars_needs_a_price(ask, judge):
     with pytest.raises(ConfigError, match=r"max_usd: nobody says what a query to Recorded costs; .*usd_per_query"):
         Judging(max_usd=1.0).check([Noisy(judge)])
     with pytest.warns(UserWarning, match="nobody is counted against the budget; StyleGame costs nothing"):
         Judging(max_usd=1.0).check([StyleGame()])
     Judging(max_usd=1.0, usd_per_query=0.1).check([judge])
+    # Judges of held-out responses and of the measuring commands are no round's, and count all the same.
+    for other in (judge, Noisy(judge), ScoreToPreference(Marks())):
+        with pytest.raises(ConfigError, match=r"max_usd: nobody says what a query to"):
+            ask(other, max_usd=1.0)
+
+
+def test_what_a_judge_has_cost_is_not_what_it_may_cost(ask, judge):
+    class Counts(Recorded):
+        @property
+        def usd(self):
+            return 0.0
+
+    with pytest.raises(ConfigError, match=r"max_usd: nobody says what a query to Counts costs"):
+        ask(Counts(judge.log), max_usd=1.0)
 
 
 def test_the_estimate_says_what_it_costs_and_what_is_left(ask, judge, tmp_path):
