@@ -135,6 +135,7 @@ class AskedPairs:
     Attributes:
         unique: pairs of different texts, no unordered pair of texts of a prompt twice.
         places: of each unique pair, one entry (b, i, j) at which it stands.
+        different_BKJ: the entries that somebody has to judge: neither the diagonal of self-play nor equal texts.
     """
 
     def __init__(self, candidates: Candidates, opponents: Candidates | None = None) -> None:
@@ -161,6 +162,7 @@ class AskedPairs:
                         self.places.append((b, i, j))
                     self._number_BKJ[b, i, j] = number[key]
                     self._turned_BKJ[b, i, j] = key[0] != first
+        self.different_BKJ = self._number_BKJ >= 0
 
     def needed(self, wanted_BKJ: Tensor) -> list[int]:
         """The unique pairs behind some of the entries, as indices in ascending order."""

@@ -109,7 +109,7 @@ class RoundJudge(ComposedOracle):
             matrix = self.oracle.compare(candidates, opponents)
             check_matrix(self.name, matrix, candidates, opponents)
             asked_BKJ = judged_mask(candidates, opponents or candidates)
-        return self._without_unjudgeable(matrix, asked_BKJ)
+        return self._without_unjudgeable(matrix, asked_BKJ & AskedPairs(candidates, opponents).different_BKJ)
 
     @property
     def _leaves_out(self) -> bool:
@@ -149,7 +149,8 @@ class RoundJudge(ComposedOracle):
         seed = derive_seed(self.seed, "pairs", prompt_id)
         order = self_play_order(K, seed) if pairs.self_play else opponents_order(K, J, seed)
         limit = share_of(self.share, len(order), self._index[prompt_id])
-        return order[:limit]
+        # Against opponents nothing stands on a diagonal: with no entry at all a prompt would look quarantined.
+        return order[: limit if pairs.self_play else max(limit, 1)]
 
     def _open(self, candidates: Candidates, matrix: PreferenceMatrix, b: int, waiting: list[Entry]) -> list[Entry]:
         assert matrix.judged_BKJ is not None
@@ -179,9 +180,7 @@ class RoundJudge(ComposedOracle):
         if self.oracle.chooses_pairs:
             return matrix
         failed_B = (asked_BKJ & ~matrix.judged_BKJ).sum((1, 2))
-        # The diagonal is nobody's verdict.
-        num_asked_B = (asked_BKJ & ~(torch.eye(*asked_BKJ.shape[1:], dtype=torch.bool) & matrix.self_play)).sum((1, 2))
-        lost_B = (failed_B > 0) & (2 * failed_B >= num_asked_B)
+        lost_B = (failed_B > 0) & (2 * failed_B >= asked_BKJ.sum((1, 2)))
         if not bool(lost_B.any()):
             return matrix
         self._quarantined |= dict.fromkeys(matrix.prompt_ids[b] for b in lost_B.nonzero().flatten().tolist())

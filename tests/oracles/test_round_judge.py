@@ -132,6 +132,19 @@ def test_a_few_pairs_without_a_verdict_are_only_unjudged(judge):
     assert int((~matrix.judged_BKJ).sum()) == 8
 
 
+def test_equal_texts_are_nobodys_verdict(judge):
+    judge.mute = "y"
+    texts = {"q": ["x", "x", "x", "x", "y"], "r": ["x", "x", "z", "zz", "y"]}
+    matrix = round_judge(judge, texts).compare(candidates(texts))
+    assert matrix.judged_BKJ.any(2).any(1).tolist() == [False, True]
+
+
+def test_a_small_share_of_opponents_is_no_quarantine(judge):
+    ours, theirs = (candidates({q: row[at] for q, row in TEXTS.items()}) for at in (slice(0, 2), slice(2, 3)))
+    matrix = round_judge(judge, share=0.1).compare(ours, theirs)
+    assert matrix.judged_BKJ.sum((1, 2)).tolist() == [1] * 20
+
+
 def test_too_many_stop_the_run_and_keep_what_was_judged(judge, tmp_path):
     judge.mute = "mute"
     texts = muted(TEXTS, {"question 3", "question 11", "question 12", "question 19"})
