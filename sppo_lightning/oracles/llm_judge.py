@@ -24,6 +24,12 @@ _TYPICAL_TOKENS = 1000
 
 _MARKER_TOKENS = 32
 
+_SETS_ITSELF = frozenset(
+    {"model", "messages", "max_tokens", "max_completion_tokens", "temperature", "logprobs", "top_logprobs"}
+    | {"n", "best_of", "stream"}
+)
+"""Fields of a request that are settings of the judge, or decide what a reply costs and looks like."""
+
 
 class LLMJudge(PairwiseOracle):
     """Asks a chat model which of two responses is better, in both orders.
@@ -41,7 +47,8 @@ class LLMJudge(PairwiseOracle):
         temperature: of the judge's own sampling; null does not send one, which some models ask for.
         max_tokens: of the judge's reply. A template that lets it reason first needs room.
         logprobs: ask for probabilities. Switch it off for a server that refuses the question for it.
-        extra_body: further fields of every request, such as `{chat_template_kwargs: {enable_thinking: false}}`.
+        extra_body: further fields of every request, such as `{chat_template_kwargs: {enable_thinking: false}}`; none
+            that the judge sets itself.
         usd_per_million_input_tokens: the price of what the judge reads; with the other price, costs are counted.
         usd_per_million_output_tokens: the price of what it writes.
         max_concurrent: requests on their way at a time, over all servers.
@@ -81,6 +88,11 @@ class LLMJudge(PairwiseOracle):
         timeout_s: float = 120.0,
         patience_s: float = 600.0,
     ) -> None:
+        if taken := sorted(_SETS_ITSELF & set(extra_body or {})):
+            raise ConfigError(
+                f"data.oracle.extra_body must not set {', '.join(taken)}: the judge sets what a request needs. Use its "
+                "own settings (model, max_tokens, temperature, logprobs)"
+            )
         if max_tokens < 1:
             raise ConfigError(f"data.oracle.max_tokens must be at least 1; got {max_tokens}")
         if (usd_per_million_input_tokens is None) != (usd_per_million_output_tokens is None):
@@ -128,11 +140,8 @@ class LLMJudge(PairwiseOracle):
 
     def most_usd(self, pair: Pair) -> float | None:
         """The most that both orders of a pair can cost, US dollars; None without prices."""
-        # No tokenizer makes more tokens than bytes; each message may add a few markers.
-        messages = self._template.messages(pair)
-        num_bytes = sum(len(message["content"].encode()) + _MARKER_TOKENS for message in messages)
-        price = self._price(num_bytes, self.max_tokens)
-        return None if price is None else self.queries_per_pair * price
+        prices = [self._price(*self._most_tokens(shown)) for shown in (pair, pair.swapped)]
+        return None if None in prices else sum(price or 0.0 for price in prices)
 
     def check_prompts(self, prompts: Sequence[Prompt]) -> None:
         """Looks whether the judge is there: the key is set, and the server has the model.
@@ -149,7 +158,7 @@ class LLMJudge(PairwiseOracle):
             answers = self._endpoints.ask([self._call(pair) for pair in pairs])
         except EndpointError as error:
             raise OracleError(f"LLMJudge: {error}") from None  # what lies behind it may quote the key
-        verdicts = [self._verdict(answer) for answer in answers]
+        verdicts = [self._verdict(pair, answer) for pair, answer in zip(pairs, answers, strict=True)]
         num_verdicts = self._counts["verdicts"] = self._counts["verdicts"] + sum(v is not None for v in verdicts)
         if not num_verdicts and self.queries >= _ENOUGH_REPLIES:
             raise OracleError(
@@ -177,6 +186,12 @@ class LLMJudge(PairwiseOracle):
         price = input_tokens * self.usd_per_million_input_tokens + output_tokens * self.usd_per_million_output_tokens
         return price / 1e6
 
+    def _most_tokens(self, pair: Pair) -> tuple[int, int]:
+        """The most that one order of a pair can take to read and to answer."""
+        # No tokenizer makes more tokens than bytes; each message may add a few markers.
+        messages = self._template.messages(pair)
+        return sum(len(message["content"].encode()) + _MARKER_TOKENS for message in messages), self.max_tokens
+
     def _call(self, pair: Pair) -> Call:
         request: dict[str, Any] = {"model": self.model, "messages": self._template.messages(pair)}
         request |= {"max_completion_tokens": self.max_tokens, "extra_body": self.extra_body}
@@ -191,12 +206,12 @@ class LLMJudge(PairwiseOracle):
 
         return call
 
-    def _verdict(self, answer: Answer | Refused) -> float | None:
+    def _verdict(self, pair: Pair, answer: Answer | Refused) -> float | None:
         if isinstance(answer, Refused):
             self._note("refused_requests", answer.reason)
             return None
         choice, completion = answer.value
-        self._count(completion)
+        self._count(pair, completion)
         try:
             probability, is_soft = verdict_of(choice, self._template.pattern)
         except NoVerdictError as error:
@@ -223,14 +238,28 @@ class LLMJudge(PairwiseOracle):
                 stacklevel=2,
             )
 
-    def _count(self, completion: Any) -> None:
+    def _unmetered(self, used: tuple[Any, Any], most: tuple[int, int]) -> None:
+        self._counts["unmetered_queries"] += 1
+        if self._counts["unmetered_queries"] == 1 and self.usd is not None:
+            said = self._endpoints.clean(f"{used[0]!r} and {used[1]!r}")
+            warnings.warn(
+                f"data.oracle LLMJudge: {self.model} says that a query took {said} tokens to read and to write, where "
+                f"numbers up to {most[0]} and {most[1]} are possible; such queries count as the most that they can "
+                "cost (round/unmetered_queries)",
+                stacklevel=2,
+            )
+
+    def _count(self, pair: Pair, completion: Any) -> None:
         """Adds up what was asked, and notices when another model answers."""
         self._counts["queries"] += 1
         usage = getattr(completion, "usage", None)
-        self._counts["prompt_tokens"] += getattr(usage, "prompt_tokens", None) or 0
-        self._counts["completion_tokens"] += getattr(usage, "completion_tokens", None) or 0
-        if usage is None:
-            self._counts["unmetered_queries"] += 1
+        most = self._most_tokens(pair)
+        used: Any = getattr(usage, "prompt_tokens", None), getattr(usage, "completion_tokens", None)
+        if not all(type(tokens) is int and 0 <= tokens <= limit for tokens, limit in zip(used, most, strict=True)):
+            self._unmetered(used, most)
+            used = most  # what was booked, so that a budget holds
+        self._counts["prompt_tokens"] += used[0]
+        self._counts["completion_tokens"] += used[1]
         answered_as = self._endpoints.clean(str(getattr(completion, "model", None)))
         if answered_as == self._answered_as:
             return

@@ -13,10 +13,13 @@ import warnings
 
 import pytest
 
-from sppo_lightning.errors import ConfigError, OracleError
+from sppo_lightning.errors import BudgetError, ConfigError, OracleError
 from sppo_lightning.io import endpoints as endpoints_file
+from sppo_lightning.io.ledger import Ledger
 from sppo_lightning.oracles import LLMJudge, Pair
 from sppo_lightning.oracles.identity import identity
+from sppo_lightning.oracles.judging import Judging
+from sppo_lightning.training.progress import NullProgress
 from sppo_lightning.types import Prompt
 
 from .examples import candidates
@@ -158,6 +161,46 @@ def test_costs_are_counted(serve):
     assert oracle.usd_per_query == pytest.approx((1000 * 2.0 + 16 * 10.0) / 1e6)
     free = judge(serve(longer))
     assert (free.usd, free.most_usd(PAIRS[0]), free.usd_per_query) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        None,
+        {},
+        {"prompt_tokens": "100", "completion_tokens": 1},
+        {"prompt_tokens": -100, "completion_tokens": 1},
+        {"prompt_tokens": 100, "completion_tokens": None},
+        {"prompt_tokens": 100, "completion_tokens": 17},
+        {"prompt_tokens": 10**9, "completion_tokens": 1},
+        {"prompt_tokens": 100.5, "completion_tokens": True},
+    ],
+)
+def test_a_reply_that_does_not_say_what_it_cost_costs_what_was_booked(serve, tmp_path, usage):
+    server = serve(lambda request: Reply(longer(request).body | {"usage": usage}))
+    prices = {"usd_per_million_input_tokens": 2.0, "usd_per_million_output_tokens": 10.0}
+    oracle = judge(server, logprobs=False, **prices)
+    booked = sum(oracle.most_usd(pair) for pair in PAIRS)
+    run = tmp_path / "runs" / "run"
+    asked = Judging(max_usd=1.5 * booked).keep(oracle, run, "round_000", NullProgress())
+    with pytest.warns(UserWarning, match="count as the most that they can cost") as announced:
+        asked.judge(PAIRS)
+    assert len(announced) == 1
+    assert oracle.measured()["unmetered_queries"] == 8
+    assert oracle.usd == pytest.approx(booked)
+    assert Ledger(run / "judging.json").spent() == (8, pytest.approx(booked))
+    more = [Pair(prompt=PROMPT, first="Air!", second=pair.second) for pair in PAIRS]
+    with pytest.raises(BudgetError, match="max_usd"):
+        asked.judge(more)
+
+
+def test_both_orders_are_booked_where_a_template_repeats_one_response(tmp_path):
+    (tmp_path / "t.yaml").write_text("user: '{{prompt}} {{first}} {{second}} {{second}} {{second}}'")
+    prices = {"usd_per_million_input_tokens": 1e6, "usd_per_million_output_tokens": 0.0}
+    oracle = LLMJudge("judge", "http://127.0.0.1:1/v1", template=str(tmp_path / "t.yaml"), **prices)
+    pair = Pair(prompt=PROMPT, first="a", second="b" * 101)
+    assert oracle.most_usd(pair) == oracle.most_usd(pair.swapped)
+    assert oracle.most_usd(pair) > 4 * 101
 
 
 def test_verdicts_are_kept_under_what_decides_them(tmp_path):
@@ -437,6 +480,7 @@ def test_a_key_that_is_not_set_is_missed_before_anything_is_asked(serve, monkeyp
         ({"timeout_s": 0.0}, "timeout_s must be more than 0"),
         ({"max_tokens": 0}, "max_tokens must be at least 1"),
         ({"usd_per_million_input_tokens": 1.0}, "go together"),
+        ({"extra_body": {"max_tokens": 9, "messages": [], "seed": 1}}, "extra_body must not set max_tokens, messages"),
     ],
 )
 def test_settings_that_cannot_work_are_refused_without_a_secret(settings, complaint):
