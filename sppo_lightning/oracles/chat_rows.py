@@ -13,9 +13,14 @@ from sppo_lightning.types import Message, Prompt
 
 @dataclass(frozen=True, kw_only=True)
 class ChatRow:
-    """Token ids of a conversation, and the last of them that belongs to the prompt."""
+    """Token ids of a conversation, which segment each is in, and the last of them that belongs to the prompt.
+
+    Encoders such as BERT tell a prompt from a response by the segment, `token_type_ids`; all are 0 where the tokenizer
+    knows none.
+    """
 
     ids: list[int]
+    segments: list[int]
     prompt_end: int
 
 
@@ -63,14 +68,16 @@ class ChatRows:
         """
         if self._is_chat:
             texts = [self._render(prompt, [response]) for prompt, response in items]
-            whole = self._tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+            read = self._tokenizer(texts, add_special_tokens=False, verbose=False)
         else:
             asked = [self._clean("\n\n".join(message["content"] for message in prompt.messages)) for prompt, _ in items]
-            whole = self._tokenizer(asked, [self._clean(response) for _, response in items], verbose=False)["input_ids"]
+            read = self._tokenizer(asked, [self._clean(response) for _, response in items], verbose=False)
+        whole = read["input_ids"]
+        segments = read.get("token_type_ids") or [[0] * len(ids) for ids in whole]
         ends = self._prompt_ends(items, whole) if self._needs_prompt_end else [0] * len(items)
         rows = [
-            ChatRow(ids=self._cut(ids), prompt_end=min(end, self._max_tokens - 1))
-            for ids, end in zip(whole, ends, strict=True)
+            ChatRow(ids=self._cut(ids), segments=self._cut(types), prompt_end=min(end, self._max_tokens - 1))
+            for ids, types, end in zip(whole, segments, ends, strict=True)
         ]
         return rows, sum(len(ids) > self._max_tokens for ids in whole)
 

@@ -99,7 +99,7 @@ class PreferenceEmbedding(nn.Module):
         self.value_head = nn.Parameter(value_head_DH, requires_grad=False)
         self.prompt_head = None if prompt_head_dH is None else nn.Parameter(prompt_head_dH, requires_grad=False)
 
-    def forward(self, ids_RT: Tensor, mask_RT: Tensor, prompt_ends_R: Tensor) -> Tensor:
+    def forward(self, ids_RT: Tensor, mask_RT: Tensor, segments_RT: Tensor, prompt_ends_R: Tensor) -> Tensor:
         """[R, D] values, each pair of them times the root of its eigenvalue."""
         rows_R = torch.arange(len(ids_RT), device=ids_RT.device)
         ids_RT[rows_R, mask_RT.sum(-1) - 1] = self._eos_id

@@ -16,6 +16,11 @@ _CONVERT = (
     'python -c "import torch, safetensors.torch as s; s.save_file({k: v.contiguous() for k, v in '
     "torch.load('pytorch_model.bin', weights_only=True).items()}, 'model.safetensors')\""
 )
+# Their first token has the position after the padding's id.
+_POSITIONS_AFTER_PADDING = (
+    *("camembert", "data2vec-text", "esm", "ibert", "longformer", "luke", "mpnet", "roberta", "roberta-prelayernorm"),
+    *("xlm-roberta", "xlm-roberta-xl", "xmod"),
+)
 _SMALL_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
 
 
@@ -73,6 +78,20 @@ class JudgeFiles:
         if not isinstance(content, dict):
             raise ConfigError(f"{self.judge}: {path} must hold an object, it holds a {type(content).__name__}")
         return content
+
+    def num_positions(self) -> int | None:
+        """The longest row that the model has positions for; None where its configuration says no limit."""
+        from transformers import AutoConfig
+
+        try:
+            # It knows that GPT-2 calls them n_positions.
+            config = AutoConfig.from_pretrained(self.folder(), trust_remote_code=False)
+        except Exception:  # a kind of model that transformers does not know: what config.json says itself
+            positions, offset = self.config().get("max_position_embeddings"), 0
+        else:
+            positions = getattr(config, "max_position_embeddings", None)
+            offset = (config.pad_token_id or 0) + 1 if config.model_type in _POSITIONS_AFTER_PADDING else 0
+        return int(positions) - offset if positions and positions > 0 else None
 
     def tokenizer(self) -> Any:
         """The tokenizer.

@@ -75,7 +75,7 @@ class ResponseJudge(PreferenceOracle):
 
     @abstractmethod
     def _load(self, dtype: torch.dtype) -> nn.Module:
-        """The network, on the CPU: token ids [R, T], mask [R, T], prompt ends [R] to [R, D]."""
+        """The network, on the CPU: token ids, mask and segments, each [R, T], and prompt ends [R] to [R, D]."""
 
     @abstractmethod
     def _log_odds(self, rows_BKD: Tensor, columns_BJD: Tensor) -> Tensor:
@@ -146,9 +146,14 @@ class ResponseJudge(PreferenceOracle):
         self._num_cut += num_cut
         device = next(self._network.parameters()).device
         ends_N = torch.tensor([row.prompt_end for row in rows])
+
+        def forward(ids_RT: Tensor, mask_RT: Tensor, indices: list[int]) -> Tensor:
+            segments_RT = _padded([rows[index].segments for index in indices], device)
+            return self._network(ids_RT, mask_RT, segments_RT, ends_N[indices].to(device))
+
         read_ND = in_batches(
             [row.ids for row in rows],
-            lambda ids_RT, mask_RT, indices: self._network(ids_RT, mask_RT, ends_N[indices].to(device)),
+            forward,
             batch_tokens=choose_batch_tokens(self.batch_tokens, device),
             pad_id=self._rows.pad_id,
             device=device,
@@ -164,13 +169,17 @@ class ResponseJudge(PreferenceOracle):
         return read_ND
 
     def _chat_rows(self) -> ChatRows:
-        positions = self._files.config().get("max_position_embeddings") or _MAX_TOKENS
         return ChatRows(
             self._files.tokenizer(),
             type(self).__name__,
-            self.max_tokens or min(_MAX_TOKENS, int(positions)),
+            self.max_tokens or min(_MAX_TOKENS, self._files.num_positions() or _MAX_TOKENS),
             needs_prompt_end=self.needs_prompt_end,
         )
+
+
+def _padded(rows: Sequence[list[int]], device: torch.device) -> Tensor:
+    """[R, T], 0 where a row is shorter than the longest."""
+    return nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True).to(device)
 
 
 def last_states(model: Any, ids_RT: Tensor, mask_RT: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -27,14 +28,20 @@ class ClassifierRewards(nn.Module):
     def __init__(self, model: Any, place: int) -> None:
         super().__init__()
         self.model, self._place = model, place
+        # A tokenizer may tell segments that the model has no embeddings of.
+        self._has_segments = (
+            "token_type_ids" in inspect.signature(model.forward).parameters
+            and getattr(model.config, "type_vocab_size", 2) > 1
+        )
 
-    def forward(self, ids_RT: Tensor, mask_RT: Tensor, prompt_ends_R: Tensor) -> Tensor:
+    def forward(self, ids_RT: Tensor, mask_RT: Tensor, segments_RT: Tensor, prompt_ends_R: Tensor) -> Tensor:
         """[R, 1]."""
         if isinstance(getattr(self.model, "score", None), nn.Linear):
             _, last_RH = last_states(self.model.base_model, ids_RT, mask_RT)
             logits_RL = self.model.score(last_RH)
         else:
-            logits_RL = self.model(input_ids=ids_RT, attention_mask=mask_RT).logits
+            segments = {"token_type_ids": segments_RT} if self._has_segments else {}
+            logits_RL = self.model(input_ids=ids_RT, attention_mask=mask_RT, **segments).logits
         return logits_RL[:, self._place, None]
 
     @classmethod
@@ -72,7 +79,7 @@ class GatedRewards(nn.Module):
             _linear(heads[f"gating.layers.{i}.weight"], heads.get(f"gating.layers.{i}.bias")) for i in layers
         )
 
-    def forward(self, ids_RT: Tensor, mask_RT: Tensor, prompt_ends_R: Tensor) -> Tensor:
+    def forward(self, ids_RT: Tensor, mask_RT: Tensor, segments_RT: Tensor, prompt_ends_R: Tensor) -> Tensor:
         """[R, 1]."""
         states_RTH, last_RH = last_states(self.model, ids_RT, mask_RT)
         rewards_RN = self.regression_layer(last_RH)

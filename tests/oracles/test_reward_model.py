@@ -68,6 +68,54 @@ def test_an_encoder_without_a_chat_template_reads_a_pair_of_texts(tmp_path):
     assert found.tolist() == pytest.approx(expected, abs=1e-4)
 
 
+SMALL = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+
+
+def save_encoder(folder: Path, kind: str, **changes) -> tuple:
+    """A sequence classifier whose tokenizer tells segments, as BERT's does."""
+    from transformers import AutoConfig, AutoModelForSequenceClassification, DebertaV2Tokenizer
+
+    from .judge_models import _pieces
+
+    torch.manual_seed(0)
+    tokenizer = DebertaV2Tokenizer(vocab=_pieces())
+    shape = {"num_labels": 1, "initializer_range": 0.5, "pad_token_id": tokenizer.pad_token_id} | SMALL | changes
+    config = AutoConfig.for_model(kind, vocab_size=len(tokenizer), **shape)
+    model = AutoModelForSequenceClassification.from_config(config).eval()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return model, tokenizer
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["bert", "electra"])
+def test_an_encoder_is_told_the_prompt_from_the_response(kind, tmp_path):
+    model, tokenizer = save_encoder(tmp_path, kind)
+    texts = ["yes", "no, not at all", "kettle fair kettle"]
+    inputs = [tokenizer(KETTLE, text, return_tensors="pt") for text in texts]
+    assert inputs[0]["token_type_ids"].unique().tolist() == [0, 1]
+    expected = [float(model(**one).logits) for one in inputs]
+    found = RewardModel(str(tmp_path), device="cpu").compare(candidates({KETTLE: texts})).scores_BK[0]
+    assert found.tolist() == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "positions"),
+    [
+        ("roberta", {"max_position_embeddings": 34, "pad_token_id": 1, "type_vocab_size": 1}, 32),
+        ("bert", {"max_position_embeddings": 32}, 32),
+        ("gpt2", {"n_positions": 32, "n_embd": 32, "n_layer": 1, "n_head": 2}, 32),
+    ],
+)
+def test_a_response_that_is_longer_than_the_model_is_cut(kind, settings, positions, tmp_path):
+    save_encoder(tmp_path, kind, **settings)
+    judge = RewardModel(str(tmp_path), device="cpu")
+    scores = judge.compare(candidates({KETTLE: ["kettle " * 90, "yes"]})).scores_BK
+    assert judge.measured() == {"cut_share": 0.5}
+    assert scores.isfinite().all()
+    assert len(judge._rows.rows([(candidates({KETTLE: ["x"]}).prompts[0], "kettle " * 90)])[0][0].ids) == positions
+
+
 @torch.no_grad()
 def test_armorm_weighs_its_objectives_by_the_prompt(armorm):
     from transformers import LlamaModel
