@@ -9,7 +9,9 @@ import sys
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal
 
 from sppo_lightning.errors import ConfigError, OracleError
@@ -23,6 +25,45 @@ _SLACK_S = 60.0
 _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0"} | dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"
 )
+
+
+class _Runners:
+    """The runners of one call, which can be ended from another thread."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._started: list[subprocess.Popen[str]] = []
+        self._ended = False
+
+    def start(self) -> subprocess.Popen[str]:
+        """Starts one.
+
+        Raises:
+            OracleError: they have been ended.
+        """
+        with self._lock:
+            if self._ended:
+                raise OracleError("Verifier: the tests were interrupted")
+            runner = subprocess.Popen(
+                # Isolated like -I, but for the hash seed.
+                [sys.executable, "-s", "-P", "-B", str(_RUNNER)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                cwd="/",
+                env=_ENVIRONMENT,
+                start_new_session=True,
+            )
+            self._started.append(runner)
+        return runner
+
+    def end(self) -> None:
+        """Kills them, and with them what they run."""
+        with self._lock:
+            self._ended = True
+            for runner in self._started:
+                runner.kill()
 
 
 class Sandbox:
@@ -65,8 +106,14 @@ class Sandbox:
             OracleError: the sandbox itself does not start.
         """
         num_lanes = max(1, min(len(jobs), _num_cores()))
-        with ThreadPoolExecutor(num_lanes) as pool:
-            lanes = list(pool.map(self._lane, [jobs[lane::num_lanes] for lane in range(num_lanes)]))
+        runners, pool = _Runners(), ThreadPoolExecutor(num_lanes)
+        try:
+            lanes = list(pool.map(partial(self._lane, runners), [jobs[lane::num_lanes] for lane in range(num_lanes)]))
+        except BaseException:  # Ctrl-C above all, which must not wait for the jobs that are left
+            runners.end()
+            raise
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
         verdicts: list[Verdict] = [lanes[place % num_lanes][place // num_lanes] for place in range(len(jobs))]
         return verdicts
 
@@ -76,38 +123,27 @@ class Sandbox:
         Raises:
             OracleError: the sandbox itself does not start.
         """
-        return self._asked([])[0]["missing"]
+        return self._asked(_Runners(), [])[0]["missing"]
 
-    def _lane(self, jobs: Sequence[tuple[str, str]]) -> list[Verdict]:
+    def _lane(self, runners: _Runners, jobs: Sequence[tuple[str, str]]) -> list[Verdict]:
         """One runner's pairs, one after the other; a runner that dies is replaced."""
         verdicts: list[Verdict] = []
         while len(verdicts) < len(jobs):
-            new = self._start(jobs[len(verdicts) :])
+            new = self._start(runners, jobs[len(verdicts) :])
             verdicts += new
             if len(verdicts) < len(jobs):
                 verdicts.append("killed")
         return verdicts
 
-    def _start(self, jobs: Sequence[tuple[str, str]]) -> list[Verdict]:
-        itself, *verdicts = self._asked(jobs)
+    def _start(self, runners: _Runners, jobs: Sequence[tuple[str, str]]) -> list[Verdict]:
+        itself, *verdicts = self._asked(runners, jobs)
         self._warn(itself["missing"])
         return [line["verdict"] for line in verdicts]
 
-    def _asked(self, jobs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+    def _asked(self, runners: _Runners, jobs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
         """What the runner says: a line on itself, then one for each pair."""
         asked = json.dumps({"jobs": jobs, "limits": self._limits})
-        # Isolated like -I, but for the hash seed.
-        command = [sys.executable, "-s", "-P", "-B", str(_RUNNER)]
-        runner = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd="/",
-            env=_ENVIRONMENT,
-            start_new_session=True,
-        )
+        runner = runners.start()
         patience_s = _SLACK_S + (len(jobs) + 1) * float(self._limits["clock_s"])
         try:
             said, complaint = runner.communicate(asked, timeout=patience_s)

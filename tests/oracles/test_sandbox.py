@@ -1,7 +1,9 @@
 """Programs that nobody has read: run for real, and what they must not be able to do."""
 
 import os
+import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import time
@@ -120,6 +122,52 @@ def test_a_runner_that_dies_costs_one_program(tmp_path, monkeypatch):
     runner.write_text("raise ImportError('no sandbox today')")
     with pytest.raises(OracleError, match="does not start here: ImportError: no sandbox today"):
         Sandbox(1, 100).run([("", "")])
+
+
+def test_an_interrupt_does_not_wait_for_what_is_left(tmp_path):
+    """A real Ctrl-C, while the first of 40 endless programs run: the rest would take 20 minutes."""
+    script = tmp_path / "run.py"
+    script.write_text(
+        "from sppo_lightning.oracles.sandbox import Sandbox\n"
+        "print('running', flush=True)\n"
+        "Sandbox(timeout_s=60, memory_mb=1024).run([('while True: pass', '')] * 40)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        assert process.stdout.readline() == "running\n"
+        while not (programs := programs_of(process.pid)):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        give_up = time.monotonic() + 100
+        _, complaint = process.communicate(timeout=100)
+    finally:
+        process.kill()
+    assert complaint.splitlines()[-1] == "KeyboardInterrupt"
+    while any(state_of(program) not in ("Z", "gone") for program in programs):
+        assert time.monotonic() < give_up, "a program outlived the interrupt"
+        time.sleep(0.01)
+
+
+def programs_of(process_id):
+    """The processes two generations below: those that the runners forked."""
+    children = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            _, parent, *_ = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        children.setdefault(int(parent), []).append(int(stat.parent.name))
+    return [program for runner in children.get(process_id, []) for program in children.get(runner, [])]
+
+
+def state_of(process_id):
+    try:
+        return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "gone"
 
 
 ADD = "def add(a, b): return a + b"
