@@ -141,7 +141,7 @@ class OpenAIServer(Engine):
         try:
             if self.refresh == "command":
                 assert self.command is not None
-                run_command(self.command, policy)
+                run_command(self.command, policy, self._endpoints.clean)
             servers = self._servers()
             for server in servers:
                 self._give(policy, server)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +123,7 @@ class PolicyServer:
         if failed:
             raise EngineError(
                 f"data.engine OpenAIServer: {self.url} did not take the weights in {source}: "
-                f"{' '.join(failed.split())}. The folder must lie under the same path on the server's machine (a "
+                f"{self._endpoints.clean(failed)}. The folder must lie under the same path on the server's machine (a "
                 "shared file system), and hold a policy of the architecture that the server was started with. Restart "
                 "the server: it may be left with half of the weights"
             )
@@ -225,8 +225,13 @@ def _shapes(folder: Path) -> dict[str, list[int]]:
     return shapes
 
 
-def run_command(command: Sequence[str], policy: PolicyHandle) -> None:
+def run_command(command: Sequence[str], policy: PolicyHandle, clean: Callable[[str], str]) -> None:
     """Runs the user's own way to give the servers a policy.
+
+    Args:
+        command: its words, with {folder} and {name} for the policy's.
+        policy: what they stand for.
+        clean: takes keys out of a line that is shown.
 
     Raises:
         EngineError: it failed; with the end of what it said.
@@ -239,7 +244,7 @@ def run_command(command: Sequence[str], policy: PolicyHandle) -> None:
     except OSError as error:
         raise EngineError(f"data.engine.command: {words[0]} cannot be run: {error.strerror}") from error
     if done.returncode != 0:
-        tail = "\n".join(done.stdout.splitlines()[-10:])
+        tail = "\n".join(map(clean, done.stdout.splitlines()[-10:]))
         raise EngineError(f"data.engine.command: {words[0]} ended with {done.returncode}:\n{tail}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 
 import pytest
@@ -91,3 +92,14 @@ def test_a_restart_that_nothing_would_show_is_refused(two, policy):
         opened(two[:1], policy, refresh="command", command=command)
     with pytest.warns(UserWarning, match="whether it was restarted is not noticed"):
         opened(two[:1], policy)
+
+
+def test_what_servers_and_commands_say_is_shown_without_the_key(two, policy, monkeypatch):
+    monkeypatch.setenv("SOME_KEY", "PLANTED-abc")
+    quoting = "no entry for Bearer PLANTED-abc at https://me:PLANTED@host/"
+    two[0].answers["/collective_rpc"] = 400, {"error": {"message": quoting}}
+    command = [sys.executable, "-c", f"print({quoting!r}); raise SystemExit(3)"]
+    for settings in ({"refresh": "reload"}, {"refresh": "command", "command": command}):
+        with pytest.raises(EngineError, match=r"no entry for Bearer \*\*\*") as caught:
+            opened(two[:1], policy, api_key_env="SOME_KEY", **settings)
+        assert "PLANTED" not in str(caught.value)
