@@ -109,7 +109,8 @@ class RoundJudge(ComposedOracle):
             matrix = self.oracle.compare(candidates, opponents)
             check_matrix(self.name, matrix, candidates, opponents)
             asked_BKJ = judged_mask(candidates, opponents or candidates)
-        return self._without_unjudgeable(matrix, asked_BKJ & AskedPairs(candidates, opponents).different_BKJ)
+        asked_BKJ = asked_BKJ & AskedPairs(candidates, opponents).different_BKJ
+        return self._without_unjudgeable(matrix, asked_BKJ, [prompt.prompt_id for prompt in candidates.prompts])
 
     @property
     def _leaves_out(self) -> bool:
@@ -175,7 +176,21 @@ class RoundJudge(ComposedOracle):
 
     # --- quarantine --------------------------------------------------------------------------------------------------
 
-    def _without_unjudgeable(self, matrix: PreferenceMatrix, asked_BKJ: Tensor) -> PreferenceMatrix:
+    def check_quarantined(self, prompt_ids: Sequence[str]) -> None:
+        """Holds the round to its limit.
+
+        Args:
+            prompt_ids: those quarantined, over all processes if this is to hold over all of them.
+
+        Raises:
+            OracleError: there are too many; names the first ones.
+        """
+        if len(prompt_ids) > self.max_quarantined * len(self.prompts):
+            raise OracleError(quarantine_message(self.name, prompt_ids, len(self.prompts)))
+
+    def _without_unjudgeable(
+        self, matrix: PreferenceMatrix, asked_BKJ: Tensor, prompt_ids: Sequence[str]
+    ) -> PreferenceMatrix:
         assert matrix.judged_BKJ is not None
         if self.oracle.chooses_pairs:
             return matrix
@@ -183,9 +198,8 @@ class RoundJudge(ComposedOracle):
         lost_B = (failed_B > 0) & (2 * failed_B >= asked_BKJ.sum((1, 2)))
         if not bool(lost_B.any()):
             return matrix
-        self._quarantined |= dict.fromkeys(matrix.prompt_ids[b] for b in lost_B.nonzero().flatten().tolist())
-        if len(self._quarantined) > self.max_quarantined * len(self.prompts):
-            raise OracleError(quarantine_message(self.name, list(self._quarantined), len(self.prompts)))
+        self._quarantined |= dict.fromkeys(prompt_ids[b] for b in lost_B.nonzero().flatten().tolist())
+        self.check_quarantined(list(self._quarantined))
         return replace(matrix, judged_BKJ=matrix.judged_BKJ & ~lost_B[:, None, None])
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 
 import pyarrow as pa
 
-from sppo_lightning.selfplay.store import RoundFolder
+from sppo_lightning.io.chunks import list_chunks
+from sppo_lightning.selfplay.reward_model import REWARD_MODEL, REWARDS
+from sppo_lightning.selfplay.store import IMPORTED, RoundFolder
 from sppo_lightning.types import Prompt
 
 QUARANTINED = "quarantined"
@@ -26,23 +29,52 @@ def quarantined(folder: RoundFolder, oracle: str) -> list[str]:
     """
     found: dict[str, None] = {}
     for stage in sorted((folder.path / folder.verdicts(oracle)).glob("*/")):
-        name = stage.relative_to(folder.path).as_posix()
-        for index in range(folder.settings["num_chunks"]):
-            if folder.has_chunk(name, index):
-                table = folder.read_chunk(name, index).select(["prompt_id", "judged"]).to_pylist()
-                found |= {row["prompt_id"]: None for row in table if not any(map(any, row["judged"]))}
+        for index in list_chunks(stage):
+            found |= dict.fromkeys(_quarantined(folder, stage.relative_to(folder.path).as_posix(), index))
     return list(found)
 
 
-def list_quarantined(folder: RoundFolder, oracle: str, prompts: Sequence[Prompt]) -> None:
+def _quarantined(folder: RoundFolder, stage: str, index: int) -> list[str]:
+    table = folder.read_chunk(stage, index).select(["prompt_id", "judged"]).to_pylist()
+    return [row["prompt_id"] for row in table if not any(map(any, row["judged"]))]
+
+
+def forget_quarantined(folder: RoundFolder, oracle: str) -> None:
+    """Removes what was judged together with quarantined prompts, so that it is judged again, and what follows from it.
+
+    Args:
+        folder: the round; of one that is committed, or was imported, nothing is removed.
+        oracle: the judge's name.
+    """
+    if not folder.exists or folder.is_committed or folder.verdicts(oracle) == IMPORTED:
+        return
+    again = [
+        path
+        for stage in (folder.path / folder.verdicts(oracle)).glob("*/")
+        for index, path in list_chunks(stage).items()
+        if _quarantined(folder, stage.relative_to(folder.path).as_posix(), index)
+    ]
+    if again:  # first what other verdicts would not lead to
+        for follows in ("reference_logps", REWARDS, REWARD_MODEL):
+            shutil.rmtree(folder.path / follows, ignore_errors=True)
+        (folder.path / f"{QUARANTINED}.parquet").unlink(missing_ok=True)
+    for path in again:
+        path.unlink()
+
+
+def list_quarantined(folder: RoundFolder, oracle: str, prompts: Sequence[Prompt]) -> list[str]:
     """Writes `quarantined.parquet` into the round for people to look at, if there is anything to list.
 
     Args:
         folder: the round, judged.
         oracle: the judge's name.
         prompts: the round's.
+
+    Returns:
+        their ids.
     """
-    ids = set(quarantined(folder, oracle))
+    ids = quarantined(folder, oracle)
     if ids:
         rows = [{"prompt_id": p.prompt_id, "prompt": p.text} for p in prompts if p.prompt_id in ids]
         folder.write_table(QUARANTINED, pa.Table.from_pylist(rows))
+    return ids

@@ -21,6 +21,7 @@ from sppo_lightning.functional.rows import TokenRows
 from sppo_lightning.functional.seeds import derive_seed
 from sppo_lightning.io import carriers
 from sppo_lightning.io.crash_points import crash_point
+from sppo_lightning.oracles.round_judge import RoundJudge
 from sppo_lightning.selfplay.answers import check_responses, check_verdicts
 from sppo_lightning.selfplay.metrics import oracle_metrics, round_metrics
 from sppo_lightning.selfplay.mismatched import next_prompts_response
@@ -283,7 +284,11 @@ class _Play:
         """Win rates from all candidates first, then the rows and pairs that are trained on.
 
         Done again after a kill: it needs no model and no judge, and until the commit nothing proves the tables whole.
+
+        Raises:
+            OracleError: more prompts are quarantined than may be, over all processes and stages.
         """
+        lost: list[str] = []
         if self.players.world.rank == 0:
             chunks = [self._slice(index) for index in range(self.settings.num_chunks)]
             tables = [self._imported] if self._imported else [self._targets(chunk) for chunk in chunks]
@@ -294,8 +299,10 @@ class _Play:
                     self.folder.read_stage(f"{self._verdicts}/{DRAWS}", self.settings.num_chunks), self_play=False
                 )
                 self.folder.write_table(DRAWS, carriers.draws_table(self.prompts, win_rates(draws)))
-            list_quarantined(self.folder, self.players.oracle.name, self.prompts)
+            lost = list_quarantined(self.folder, self.players.oracle.name, self.prompts)
         self.players.world.barrier()
+        if isinstance(self.players.oracle, RoundJudge) and not self._imported:
+            self.players.oracle.check_quarantined(self.players.world.broadcast(lost))
 
     @cached_property
     def _imported(self) -> tuple[pa.Table, pa.Table] | None:
