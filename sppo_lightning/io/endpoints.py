@@ -38,7 +38,13 @@ Result = TypeVar("Result")
 
 
 class EndpointError(SPPOError, RuntimeError):
-    """Servers that cannot be asked now, or refuse everything; engines and judges put their own name to it."""
+    """Servers that cannot be asked now, or refuse everything; engines and judges put their own name to it.
+
+    Attributes:
+        answers: [N] what the calls got before, None where nothing; empty where none was made.
+    """
+
+    answers: Sequence[Answer | Refused | None] = ()
 
 
 @dataclass(frozen=True)
@@ -106,7 +112,7 @@ class Endpoints:
 
         Raises:
             EndpointError: nobody answered for `patience_s`, or every request is refused, whatever it is: a wrong key,
-                a wrong address, an unknown model.
+                a wrong address, an unknown model. It holds the answers that came before.
             ConfigError: the variable that should hold the key does not.
         """
         if not calls:
@@ -181,6 +187,10 @@ class Endpoints:
             tasks = [asyncio.create_task(self._answer(call, servers, slots)) for call in calls]
             try:
                 return await asyncio.gather(*tasks)
+            except EndpointError as error:
+                done = [task.done() and not task.cancelled() and task.exception() is None for task in tasks]
+                error.answers = [task.result() if ok else None for task, ok in zip(tasks, done, strict=True)]
+                raise
             finally:
                 for task in tasks:
                     task.cancel()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from sppo_lightning.errors import BudgetError
 from sppo_lightning.io.judgements import JudgementStore
 from sppo_lightning.io.ledger import Cost, Ledger, Limit
+from sppo_lightning.oracles.unfinished import UnfinishedError
 from sppo_lightning.types import Progress
 
 Answer = bytes | None
@@ -75,7 +76,7 @@ class Desk:
 
         Raises:
             BudgetError: the next question does not fit into the limit. Everything answered is kept.
-            OracleError: from asking; the blocks before are kept.
+            OracleError: from asking; the blocks before are kept, and what an `UnfinishedError` holds.
         """
         # Of equal questions, the first is asked.
         number: dict[bytes, int] = {}
@@ -132,20 +133,25 @@ class Desk:
         return answers
 
     def _asked(self, questions: Questions, numbers: list[int]) -> dict[bytes, Answer]:
-        """Asks about as many as the limit has room for, and keeps the answers."""
+        """Asks about as many as the limit has room for, and keeps the answers, also of a judge that stops."""
         costs = [questions.costs[number] for number in numbers]
         booked = self.ledger.reserve(self.purpose, costs, self.limit)
         answers: dict[bytes, Answer] = {}
         if booked:
-            before = questions.paid()
-            answers = dict(
-                zip((questions.keys[n] for n in numbers[:booked]), questions.ask(numbers[:booked]), strict=True)
-            )
+            before, stopped_by = questions.paid(), None
+            try:
+                finished = dict(zip(range(booked), questions.ask(numbers[:booked]), strict=True))
+            except UnfinishedError as error:
+                finished, stopped_by = dict(error.finished), error
+            answers = {questions.keys[numbers[place]]: answer for place, answer in finished.items()}
             after = questions.paid()
             if before is not None and after is not None:
-                self.ledger.correct(self.purpose, after - before - sum(usd for _, usd in costs[:booked]))
+                # What was not finished stays booked: it may have been on its way.
+                self.ledger.correct(self.purpose, after - before - sum(costs[place][1] for place in finished))
             if self.store is not None:
                 self.store.write(questions.judge, answers)
+            if stopped_by is not None:
+                raise stopped_by
         if booked < len(numbers):
             raise BudgetError(self._exhausted(questions.judge, costs[booked]))
         return answers

@@ -18,6 +18,7 @@ from sppo_lightning.oracles.kept_answers import as_json, from_json, key, packed,
 from sppo_lightning.oracles.pairwise import Pair, PairwiseOracle, single_responses
 from sppo_lightning.oracles.ragged import check_matrix, check_same_prompts, pad
 from sppo_lightning.oracles.score_to_preference import Scorer, ScoreToPreference
+from sppo_lightning.oracles.unfinished import UnfinishedError
 from sppo_lightning.types import Candidates, PreferenceMatrix, Prompt
 
 
@@ -132,7 +133,11 @@ class KeptPairs(_Kept[PairwiseOracle], PairwiseOracle):
         queries, price = self.queries_per_pair, self.desk.usd_per_query
 
         def ask(numbers: list[int]) -> list[Answer]:
-            return [packed(verdict) for verdict in self.oracle.judge([straight[number] for number in numbers])]
+            try:
+                return [packed(verdict) for verdict in self.oracle.judge([straight[number] for number in numbers])]
+            except UnfinishedError as error:
+                finished = {place: packed(verdict) for place, verdict in error.finished.items()}
+                raise UnfinishedError(str(error), finished) from None
 
         answers = self.desk.answers(
             Questions(

@@ -7,12 +7,13 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from sppo_lightning.errors import ConfigError, OracleError
+from sppo_lightning.errors import ConfigError, OracleError, SPPOError
 from sppo_lightning.io.assets import resolve
 from sppo_lightning.io.endpoints import Answer, Call, EndpointError, Endpoints, EndpointSettings, Refused
 from sppo_lightning.oracles.llm_judge_template import JudgeTemplate
 from sppo_lightning.oracles.llm_reply import NoVerdictError, reply_of, verdict_of
 from sppo_lightning.oracles.pairwise import Pair, PairwiseOracle
+from sppo_lightning.oracles.unfinished import UnfinishedError
 from sppo_lightning.types import Prompt
 
 _ENOUGH_REPLIES = 8
@@ -153,20 +154,58 @@ class LLMJudge(PairwiseOracle):
             self._endpoints.check_model(url, self.model)
 
     def prefer_first(self, pairs: Sequence[Pair]) -> list[float | None]:
-        """Asks about every pair in the order in which it is shown; see `PairwiseOracle`."""
+        """Asks about every pair in the order in which it is shown; see `PairwiseOracle`.
+
+        Raises:
+            UnfinishedError: the servers, or the model behind them, cannot be asked further; holds what was answered.
+            OracleError: no reply holds a verdict.
+        """
+        stopped_by: SPPOError | None = None
+        answers: Sequence[Answer | Refused | None]
         try:
             answers = self._endpoints.ask([self._call(pair) for pair in pairs])
         except EndpointError as error:
-            raise OracleError(f"LLMJudge: {error}") from None  # what lies behind it may quote the key
-        verdicts = [self._verdict(pair, answer) for pair, answer in zip(pairs, answers, strict=True)]
-        num_verdicts = self._counts["verdicts"] = self._counts["verdicts"] + sum(v is not None for v in verdicts)
+            stopped_by = OracleError(f"LLMJudge: {error}")  # what lies behind it may quote the key
+            # Refusals are the requests' own fault only where others are answered.
+            was_answered = any(isinstance(answer, Answer) for answer in error.answers)
+            answers = error.answers if was_answered else ()
+        verdicts: dict[int, float | None] = {}
+        for number, answer in enumerate(answers):
+            try:
+                if answer is not None:
+                    verdicts[number] = self._verdict(pairs[number], answer)
+            except OracleError as error:
+                stopped_by = stopped_by or error
+        num_verdicts = self._counts["verdicts"] = self._counts["verdicts"] + sum(
+            verdict is not None for verdict in verdicts.values()
+        )
         if not num_verdicts and self.queries >= _ENOUGH_REPLIES:
             raise OracleError(
                 f"LLMJudge: none of {self.queries} replies of {self.model} holds a verdict, the first is "
                 f"{self._without_verdict[:200]!r}. Does the model follow data.oracle.template, and is there room in "
                 f"data.oracle.max_tokens={self.max_tokens}?"
             )
-        return verdicts
+        if stopped_by is not None:
+            raise UnfinishedError(str(stopped_by), verdicts)
+        return [verdicts[number] for number in range(len(pairs))]
+
+    def judge(self, pairs: Sequence[Pair]) -> list[float | None]:
+        """P(first beats second), averaged over both orders; see `PairwiseOracle`.
+
+        Raises:
+            UnfinishedError: see `prefer_first`; holds the pairs of which both orders were answered.
+        """
+        try:
+            return super().judge(pairs)
+        except UnfinishedError as error:
+            finished: dict[int, float | None] = {}
+            for number in range(len(pairs)):
+                orders = (number, number + len(pairs))
+                if all(order in error.finished for order in orders):
+                    as_shown, as_swapped = (error.finished[order] for order in orders)
+                    known = as_shown is not None and as_swapped is not None
+                    finished[number] = (as_shown + 1 - as_swapped) / 2 if known else None
+            raise UnfinishedError(str(error), finished) from None
 
     def measured(self) -> dict[str, float]:
         """See `PairwiseOracle`; also what was asked and spent, replies without a verdict by reason, and retries."""

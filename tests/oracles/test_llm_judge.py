@@ -382,6 +382,41 @@ def test_one_request_that_always_fails_leaves_its_pair_unjudged(serve):
         assert oracle.judge([*pairs, *fine])[0] is None
 
 
+def kept_by_a_run(tmp_path, oracle, **judging):
+    return Judging(**judging).keep(oracle, tmp_path / "runs" / "run", "round_000", NullProgress())
+
+
+def test_what_was_answered_before_the_servers_stop_is_kept_and_paid_for_once(serve, tmp_path):
+    refused = Reply({"error": {"message": "no"}}, 401)
+    server = serve(longer)
+    prices = {"usd_per_million_input_tokens": 2.0, "usd_per_million_output_tokens": 10.0}
+    oracle = judge(server, logprobs=False, max_concurrent=1, **prices)
+    pairs = [PAIRS[0], PAIRS[1], PAIRS[3], PAIRS[2]]  # all as shown, then all swapped; the last reply is the stop
+    server.script = lambda request: (
+        refused if "Scattering 2." in shown(request) and len(server.requests) > 4 else longer(request)
+    )
+    with pytest.raises(OracleError, match="HTTP 401"):
+        kept_by_a_run(tmp_path, oracle).judge(pairs)
+    assert len(server.requests) == 8
+    ledger = Ledger(tmp_path / "runs" / "run" / "judging.json")
+    assert ledger.spent() == (8, pytest.approx(oracle.usd + oracle.most_usd(PAIRS[2])))
+    server.script = longer
+    assert kept_by_a_run(tmp_path, oracle).judge(pairs) == [0.0] * 4
+    assert [("Scattering 2." in shown(request)) for request in server.requests[8:]] == [True, True]
+
+
+def test_a_judge_that_changes_its_name_leaves_the_verdicts_of_the_first_one(serve, tmp_path):
+    names = iter(["judge-1"] * 5 + ["judge-2"] * 3 + ["judge-1"] * 9)
+    server = serve(lambda request: Reply(longer(request).body | {"model": next(names)}))
+    oracle = judge(server, logprobs=False, max_concurrent=1)
+    with pytest.raises(OracleError, match="'judge-1' and now as 'judge-2'"):
+        kept_by_a_run(tmp_path, oracle).judge(PAIRS)
+    # The fifth reply was on the first pair the other way round.
+    assert kept_by_a_run(tmp_path, oracle).judge(PAIRS) == [0.0] * 4
+    assert len(server.requests) == 8 + 6
+    assert not [request for request in server.requests[8:] if "Scattering 0." in shown(request)]
+
+
 def test_position_bias_is_a_number(serve):
     oracle = judge(serve(lambda request: chat("A")), logprobs=False)
     assert oracle.judge(PAIRS) == [0.5] * 4
