@@ -31,8 +31,11 @@ def reply_of(completion: Any) -> Any:
         raise MalformedError("not a chat completion")
     if len(choices) != 1:
         raise MalformedError(f"{len(choices)} choices instead of 1")
-    if getattr(choices[0], "message", None) is None:
+    message = getattr(choices[0], "message", None)
+    if message is None:
         raise MalformedError("a choice without a message")
+    if not hasattr(message, "content") or not isinstance(message.content, str | None):
+        raise MalformedError("a message without a text")
     return choices[0]
 
 
@@ -50,16 +53,19 @@ def verdict_of(choice: Any, pattern: re.Pattern[str]) -> tuple[float, bool]:
         NoVerdictError: it names neither letter, is empty, or the model refuses to answer.
     """
     message = choice.message
-    if getattr(message, "refusal", None) or choice.finish_reason == "content_filter":
+    if getattr(message, "refusal", None) or getattr(choice, "finish_reason", None) == "content_filter":
         raise NoVerdictError("refusals", str(getattr(message, "refusal", None) or "held back by a content filter"))
     text = message.content
-    if not isinstance(text, str) or not text.strip():
+    if not text or not text.strip():
         raise NoVerdictError("empty_replies", "")
     found = list(pattern.finditer(text))
     if not found or found[-1][1] not in (FIRST, SECOND):
         raise NoVerdictError("unparsable_replies", text)
     letter = found[-1][1]
-    probability = _soft(choice, text, len(text[: found[-1].start(1)].encode()))
+    try:
+        probability = _soft(choice, text, len(text[: found[-1].start(1)].encode()))
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise NoVerdictError("broken_logprobs", f"not the log-probabilities that the API promises: {error}") from error
     return (float(letter == FIRST), False) if probability is None else (probability, True)
 
 

@@ -257,6 +257,10 @@ PASSES = {
     "a list": (Reply([1, 2]), "malformed answer"),
     "two choices": (Reply({**chat("A").body, "choices": chat("A").body["choices"] * 2}), "malformed answer"),
     "no choices": (Reply({**chat("A").body, "choices": []}), "malformed answer"),
+    "a choice that is none": (Reply({**chat("A").body, "choices": [None]}), "malformed answer"),
+    "a message that is a text": (Reply({**chat("A").body, "choices": [{"message": "A"}]}), "malformed answer"),
+    "a message that is a list": (Reply({**chat("A").body, "choices": [{"message": ["A"]}]}), "malformed answer"),
+    "a text that is a list": (chat(["A"]), "malformed answer"),
     "a choice without a message": (Reply({**chat("A").body, "choices": [{"index": 0}]}), "malformed answer"),
     "cut off": (Reply(chat("A").body, cut=True), "server down"),
     "too slow": (Reply(chat("A").body, hangs_s=2.0), "time-out"),
@@ -364,6 +368,28 @@ def test_a_reply_without_a_verdict_leaves_its_pair_unjudged_and_is_counted(serve
     assert matrix.probs_BKJ[0, 1, 2] == 1.0
     assert oracle.measured()[kind] == 4
     assert oracle.measured()["failed_pairs"] == 2
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        7,
+        [None],
+        [{"token": "A", "top_logprobs": [None]}],
+        [{"token": "A", "top_logprobs": 7}],
+        [{"token": "A", "bytes": [999], "top_logprobs": []}],
+        [{"token": "A", "bytes": "A", "top_logprobs": []}],
+        [{"token": "A", "top_logprobs": [{"token": "A", "logprob": -(10**400)}]}],
+        [{"token": "A", "top_logprobs": [{"token": "A"}]}],
+    ],
+)
+def test_probabilities_of_an_odd_shape_are_no_verdict(serve, content):
+    reply = chat("A")
+    reply.body["choices"][0]["logprobs"] = {"content": content}
+    oracle = judge(serve(lambda request: reply))
+    with pytest.warns(UserWarning, match="broken logprobs"):
+        assert oracle.prefer_first(PAIRS[:1]) == [None]
+    assert oracle.measured()["broken_logprobs"] == 1
 
 
 def test_one_request_that_always_fails_leaves_its_pair_unjudged(serve):
