@@ -15,6 +15,7 @@ from sppo_lightning.types import Message, Prompt
 class ChatRow:
     """Token ids of a conversation, which segment each is in, and the last of them that belongs to the prompt.
 
+    `has_response` is False where the prompt alone is too long, so that all of the response was cut away.
     Encoders such as BERT tell a prompt from a response by the segment, `token_type_ids`; all are 0 where the tokenizer
     knows none.
     """
@@ -22,6 +23,7 @@ class ChatRow:
     ids: list[int]
     segments: list[int]
     prompt_end: int
+    has_response: bool = True
 
 
 class ChatRows:
@@ -66,20 +68,41 @@ class ChatRows:
         Returns:
             The rows, and how many of them were cut.
         """
-        if self._is_chat:
-            texts = [self._render(prompt, [response]) for prompt, response in items]
-            read = self._tokenizer(texts, add_special_tokens=False, verbose=False)
-        else:
-            asked = [self._clean("\n\n".join(message["content"] for message in prompt.messages)) for prompt, _ in items]
-            read = self._tokenizer(asked, [self._clean(response) for _, response in items], verbose=False)
+        read = self._tokenized(items)
         whole = read["input_ids"]
         segments = read.get("token_type_ids") or [[0] * len(ids) for ids in whole]
         ends = self._prompt_ends(items, whole) if self._needs_prompt_end else [0] * len(items)
+        long = [number for number, ids in enumerate(whole) if len(ids) > self._max_tokens]
+        lost = self._without_response(items, whole, long)
         rows = [
-            ChatRow(ids=self._cut(ids), segments=self._cut(types), prompt_end=min(end, self._max_tokens - 1))
-            for ids, types, end in zip(whole, segments, ends, strict=True)
+            ChatRow(
+                ids=self._cut(ids),
+                segments=self._cut(types),
+                prompt_end=min(end, self._max_tokens - 1),
+                has_response=number not in lost,
+            )
+            for number, (ids, types, end) in enumerate(zip(whole, segments, ends, strict=True))
         ]
-        return rows, sum(len(ids) > self._max_tokens for ids in whole)
+        return rows, len(long)
+
+    def _tokenized(self, items: Sequence[tuple[Prompt, str]]) -> Any:
+        if self._is_chat:
+            texts = [self._render(prompt, [response]) for prompt, response in items]
+            return self._tokenizer(texts, add_special_tokens=False, verbose=False)
+        asked = [self._clean("\n\n".join(message["content"] for message in prompt.messages)) for prompt, _ in items]
+        return self._tokenizer(asked, [self._clean(response) for _, response in items], verbose=False)
+
+    def _without_response(
+        self, items: Sequence[tuple[Prompt, str]], whole: Sequence[Sequence[int]], long: Sequence[int]
+    ) -> set[int]:
+        """Those of the long rows that begin, as far as they are kept, like a row with an empty response."""
+        if not long:
+            return set()
+        empty = self._tokenized([(items[number][0], "") for number in long])["input_ids"]
+        kept = self._max_tokens - 1
+        return {
+            number for number, ids in zip(long, empty, strict=True) if list(ids[:kept]) == list(whole[number][:kept])
+        }
 
     def _cut(self, ids: list[int]) -> list[int]:
         return ids if len(ids) <= self._max_tokens else [*ids[: self._max_tokens - 1], ids[-1]]

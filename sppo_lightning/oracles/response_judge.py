@@ -32,6 +32,8 @@ _MAX_TOKENS = 4096
 class ResponseJudge(PreferenceOracle):
     """A model that turns a response into D numbers, from which the log-odds of any two responses follow.
 
+    A response of which nothing can be read, because its prompt alone is too long, gets no verdict.
+
     Subclasses write `_check`, `_load` and `_log_odds`.
 
     Args:
@@ -104,7 +106,7 @@ class ResponseJudge(PreferenceOracle):
             for b, texts in enumerate(responses.texts):
                 for text in texts:
                     number.setdefault((b, text), len(number))
-        read_ND = self._read([(candidates.prompts[b], text) for b, text in number])
+        read_ND, has_N = self._read([(candidates.prompts[b], text) for b, text in number])
         rows_BKD, columns_BJD = (
             nn.utils.rnn.pad_sequence(
                 [read_ND[[number[b, text] for text in texts]] for b, texts in enumerate(responses.texts)],
@@ -112,7 +114,14 @@ class ResponseJudge(PreferenceOracle):
             )
             for responses in (candidates, columns)
         )
-        judged_BKJ = judged_mask(candidates, columns)
+        has_BK, has_BJ = (
+            nn.utils.rnn.pad_sequence(
+                [has_N[[number[b, text] for text in texts]] for b, texts in enumerate(responses.texts)],
+                batch_first=True,
+            )
+            for responses in (candidates, columns)
+        )
+        judged_BKJ = judged_mask(candidates, columns) & has_BK[:, :, None] & has_BJ[:, None, :]
         log_odds_BKJ = self._log_odds(rows_BKD, columns_BJD)
         scores_BK = self._scores(rows_BKD, log_odds_BKJ, judged_BKJ).masked_fill(~judged_BKJ.any(-1), float("nan"))
         return PreferenceMatrix(
@@ -132,8 +141,8 @@ class ResponseJudge(PreferenceOracle):
         self._network = self._rows = None
         release_memory()
 
-    def _read(self, items: Sequence[tuple[Prompt, str]]) -> Tensor:
-        """[N, D] float64, what the network makes of each response."""
+    def _read(self, items: Sequence[tuple[Prompt, str]]) -> tuple[Tensor, Tensor]:
+        """[N, D] float64, what the network makes of each response, and bool [N], whether it saw any of it."""
         if self._network is None:
             device = choose_device(self.device)
             self._check(self._files.config())
@@ -166,7 +175,7 @@ class ResponseJudge(PreferenceOracle):
                 f"finite number ({int(bad_N.sum())} of {len(items)}). If the weights are sound, the precision is too "
                 "small: data.oracle.dtype float32"
             )
-        return read_ND
+        return read_ND, torch.tensor([row.has_response for row in rows])
 
     def _chat_rows(self) -> ChatRows:
         return ChatRows(

@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sppo_lightning.errors import ConfigError, OracleError
-from sppo_lightning.oracles import RewardModel
+from sppo_lightning.oracles import GeneralPreference, RewardModel
 from sppo_lightning.types import Prompt
 
 from .examples import candidates
-from .judge_models import chat_tokenizer, save_armorm, save_classifier, save_decoder
+from .judge_models import chat_tokenizer, save_armorm, save_classifier, save_decoder, save_gpm
 
 KETTLE = "Is the price of the kettle fair?"
 ASKED = {KETTLE: ["yes", "no, not at all", "kettle " * 9], "Hm?": ["a", "b"]}
@@ -177,6 +177,30 @@ def test_a_long_response_loses_its_end_but_not_its_terminator(classifier):
     scores = judge.compare(candidates({KETTLE: [long, cut, "y"]})).scores_BK[0]
     assert scores[0] == pytest.approx(scores[1])
     assert judge.measured() == {"cut_share": pytest.approx(1 / 3)}
+
+
+@pytest.mark.parametrize("kind", ["classifier", "encoder", "gpm"])
+def test_a_response_that_is_cut_away_wholly_gets_no_verdict(kind, classifier, tmp_path):
+    """The rows of both responses would be equal, and every verdict 1/2."""
+    if kind == "encoder":
+        save_encoder(tmp_path, "bert")
+    elif kind == "gpm":
+        save_gpm(tmp_path)
+    oracle = GeneralPreference if kind == "gpm" else RewardModel
+    judge = oracle(str(classifier if kind == "classifier" else tmp_path), max_tokens=20, device="cpu")
+    matrix = judge.compare(candidates({"kettle " * 30: ["yes", "no, not at all"], "Hm?": ["no", "kettle " * 40]}))
+    assert matrix.judged_BKJ.flatten(1).sum(-1).tolist() == [0, 4]
+    assert matrix.scores_BK.isnan().tolist() == [[True, True], [False, False]]
+    assert float(matrix.probs_BKJ[1, 0, 1]) != 0.5
+    assert judge.measured() == {"cut_share": 0.75}
+
+
+def test_one_token_of_a_response_is_enough_for_a_verdict(classifier):
+    asked = candidates({KETTLE: ["yes", "no"]})
+    start = len(f"<{KETTLE}><")  # a token each: the turns' marks and every byte
+    for room, judged in ((0, False), (1, True)):
+        judge = RewardModel(str(classifier), max_tokens=start + room + 1, device="cpu")
+        assert bool(judge.compare(asked).judged_BKJ.all()) is judged
 
 
 def test_a_response_cannot_end_its_turn(classifier):
