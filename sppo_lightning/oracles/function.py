@@ -42,6 +42,7 @@ class Function(PairwiseOracle):
         super().__init__()
         self.path = path
         self._function = UserFunction(path)
+        self.decides = {"path": self._function.content}
 
     @property
     def name(self) -> str:
@@ -88,6 +89,7 @@ class MatrixFunction(PreferenceOracle):
     def __init__(self, path: str) -> None:
         self.path = path
         self._function = UserFunction(path)
+        self.decides = {"path": self._function.content}
 
     @property
     def name(self) -> str:

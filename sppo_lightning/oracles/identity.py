@@ -22,6 +22,8 @@ def identity(judge: Any) -> str:
 
     Args:
         judge: an oracle or a scorer. A class of this package is known by its name; a user's by the file it is in, too.
+            Its attribute `decides`, if it has one, says what stands for arguments that do not decide as they are
+            written: for a file what was read from it, not what it holds by now.
 
     Returns:
         the same for judges made with the same arguments, whatever process, machine or address they are at. Arguments
@@ -46,8 +48,11 @@ def settings(value: Any, depth: int = _DEPTH) -> Any:
     value = getattr(value, "itself", value)
     # An argument `scale` is kept as the attribute `scale` or `_scale`.
     names = {name: next((a for a in (name, f"_{name}") if hasattr(value, a)), None) for name in _arguments(value)}
-    kept = {name: settings(getattr(value, place), depth - 1) for name, place in names.items() if place}
-    return {"class": type(value).__qualname__, **_code(type(value)), **kept}
+    decides = getattr(value, "decides", {})
+    kept = {
+        name: settings(decides.get(name, getattr(value, place)), depth - 1) for name, place in names.items() if place
+    }
+    return {"class": type(value).__qualname__, **_code(type(value)), **kept}  # type: ignore[arg-type] # a class is hashable
 
 
 def _arguments(value: Any) -> list[str]:
@@ -58,6 +63,7 @@ def _arguments(value: Any) -> list[str]:
     return [name for name in names if name not in getattr(value, "not_deciding", ())]
 
 
+@cache  # the file may be edited while its class is in use
 def _code(cls: type) -> dict[str, str]:
     """The source file of a user's class: edited, it is another judge."""
     if cls.__module__.partition(".")[0] in (_PACKAGE, "builtins"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import traceback
 from collections.abc import Callable
@@ -19,6 +20,9 @@ class UserFunction:
     Args:
         path: `my_judge.py:prefer`, the file and the function in it.
 
+    Attributes:
+        content: hash of what was run, and the function's name; the file may be edited while it is in use.
+
     Raises:
         ConfigError: there is no such file or function, or the file fails when it is run; names the file and the line.
     """
@@ -30,7 +34,9 @@ class UserFunction:
                 f"data.oracle.path must look like my_judge.py:prefer, a file and a function in it; got {path!r}"
             )
         self.file, self.name = Path(file), name
-        found = getattr(self._module(), name, None)
+        source = self._source()
+        self.content = f"{hashlib.sha256(source).hexdigest()}:{name}"
+        found = getattr(self._module(source), name, None)
         if not callable(found):
             raise ConfigError(f"{self.file}: there is no function {name}{self._near(name)}")
         self._function: Callable[..., Any] = found
@@ -49,16 +55,22 @@ class UserFunction:
         except Exception as error:
             raise OracleError(f"{self._where(error)}: {self.name} raised {_said(error)}") from error
 
-    def _module(self) -> ModuleType:
-        if not self.file.is_file():
-            raise ConfigError(f"data.oracle.path: there is no file {self.file}")
+    def _source(self) -> bytes:
+        try:
+            return self.file.read_bytes()
+        except OSError as error:
+            reason = "there is no file" if isinstance(error, FileNotFoundError) else f"{error.strerror}:"
+            raise ConfigError(f"data.oracle.path: {reason} {self.file}") from error
+
+    def _module(self, source: bytes) -> ModuleType:
         # A name of its own, so that the user's file hides no module and is hidden by none.
         spec = importlib.util.spec_from_file_location(f"sppo_user_{self.file.stem}", self.file)
         if spec is None or spec.loader is None:
             raise ConfigError(f"data.oracle.path: {self.file} is no Python file; its name must end in .py")
         self._contents = module = importlib.util.module_from_spec(spec)
         try:
-            spec.loader.exec_module(module)
+            # What was hashed is what is run: not what the file holds by now, nor what is cached of it.
+            exec(compile(source, self.file, "exec", dont_inherit=True), vars(module))
         except SyntaxError as error:
             raise ConfigError(f"{error.filename}, line {error.lineno}: is not Python: {error.msg}") from error
         except Exception as error:

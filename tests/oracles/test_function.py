@@ -5,6 +5,7 @@ import torch
 
 from sppo_lightning.errors import ConfigError, OracleError
 from sppo_lightning.oracles import Function, MatrixFunction
+from sppo_lightning.oracles.identity import identity
 
 from .examples import candidates
 
@@ -57,6 +58,21 @@ def test_what_a_function_does_to_its_arguments_stays_there(write):
         responses = candidates(TEXTS)
         oracle.compare(responses)
         assert responses == candidates(TEXTS)
+
+
+def test_a_function_is_known_by_the_code_that_was_run(write, tmp_path):
+    """An edit during a run must not keep the old code's verdicts under the new file's name."""
+    code = "def prefer(pairs):\n    return [0.5] * len(pairs)\ndef other(pairs): ...\n"
+    path = write(code)
+    (tmp_path / "copy.py").write_text(code)
+    for oracle in (Function, MatrixFunction):
+        path.write_text(code)
+        running, before = oracle(f"{path}:prefer"), identity(oracle(f"{path}:prefer"))
+        path.write_text(code.replace("0.5", "0.9"))
+        assert identity(running) == before
+        assert identity(oracle(f"{path}:prefer")) != before
+        assert identity(oracle(f"{tmp_path / 'copy.py'}:prefer")) == before
+        assert identity(oracle(f"{tmp_path / 'copy.py'}:other")) != before
 
 
 @pytest.mark.parametrize(
