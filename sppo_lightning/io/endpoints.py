@@ -10,7 +10,7 @@ import random
 import time
 import warnings
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Container, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -29,6 +29,9 @@ __all__ = ["Answer", "EndpointError", "EndpointSettings", "Endpoints", "Malforme
 
 _TRIES = 5
 """How often one request may fail in a way that may be its own fault: a time-out, an error 500, a malformed answer."""
+
+_ODD_IN_A_ROW = 3
+"""After so many such failures without an answer in between, a server rests while others work."""
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
 _POLL_S = 0.05
@@ -72,6 +75,7 @@ class _Server:
     client: AsyncOpenAI
     in_flight: int = 0
     failures: int = 0
+    odd_in_a_row: int = 0
     failed_at: float = 0.0
     rests_until: float = 0.0
 
@@ -199,10 +203,11 @@ class Endpoints:
     async def _answer(self, call: Call, servers: Sequence[_Server], slots: asyncio.Semaphore) -> Answer | Refused:
         openai = _openai()
         tries = 0
+        failed_on: set[str] = set()  # addresses; another server is tried first
         async with slots:
             began = time.monotonic()
             while True:
-                server = await _free_one(servers)
+                server = await _free_one(servers, failed_on)
                 sent = time.monotonic()
                 server.in_flight += 1
                 try:
@@ -211,7 +216,7 @@ class Endpoints:
                     failure = failure_of(error)
                 else:
                     if sent >= server.failed_at:
-                        server.failures = 0
+                        server.failures = server.odd_in_a_row = 0
                     self._num_answers += 1
                     self._last_answer = time.monotonic()
                     return Answer(value, server.url)
@@ -228,6 +233,10 @@ class Endpoints:
                     self._rest(server, failure, reason, sent)
                     continue
                 tries += 1
+                failed_on.add(server.url)
+                server.odd_in_a_row += 1
+                if len(servers) > 1 and server.odd_in_a_row >= _ODD_IN_A_ROW:
+                    self._rest(server, failure, reason, sent)
                 if tries == _TRIES and self._last_answer > began:
                     return Refused(f"{reason} ({tries} times)")
                 if tries == _TRIES:
@@ -271,11 +280,11 @@ def _pause_s(failures: int) -> float:
     return min(_FIRST_PAUSE_S * 2 ** (failures - 1), _LONGEST_PAUSE_S) * _jitter.uniform(0.75, 1.0)
 
 
-async def _free_one(servers: Sequence[_Server]) -> _Server:
+async def _free_one(servers: Sequence[_Server], failed_on: Container[str]) -> _Server:
     while True:
         free = [server for server in servers if server.is_free]
         if free:
-            return min(free, key=lambda server: server.in_flight)
+            return min(free, key=lambda server: (server.url in failed_on, server.in_flight))
         await asyncio.sleep(_POLL_S)
 
 

@@ -303,6 +303,21 @@ def test_a_server_that_is_gone_leaves_its_work_to_the_others(serve):
     assert len(here.requests) == 8
 
 
+def test_a_server_that_only_fails_leaves_its_work_to_the_others(serve):
+    def slowly(request):
+        reply = longer(request)
+        reply.hangs_s = 0.1
+        return reply
+
+    broken, here = serve(lambda request: Reply(ERROR, 500)), serve(slowly)
+    oracle = LLMJudge("judge", [broken.url, here.url], logprobs=False, max_concurrent=4)
+    pairs = [Pair(prompt=PROMPT, first="Air.", second=f"Scattering {i}.") for i in range(20)]
+    with pytest.warns(UserWarning, match="HTTP 500: no; trying again"):
+        assert oracle.judge(pairs) == [0.0] * 20
+    assert len(here.requests) == 40
+    assert 3 <= len(broken.requests) < 40, "it rests"
+
+
 def test_a_server_that_takes_no_connection_leaves_its_work_to_the_others(serve, monkeypatch):
     monkeypatch.setattr(endpoints_file, "_GLANCE_S", 0.3)
     here = serve(longer)
