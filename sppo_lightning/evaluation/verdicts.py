@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +54,7 @@ class VerdictBank:
         judge = f"{oracle.name}-{identity(oracle)[:8]}"
         self._folder = responses.folder / "head_to_head" / judge / f"{responses.key}-{self.num_prompts}"
         self._read: dict[Match, PreferenceMatrix] = {}
+        self._said_unjudged = False
 
     def compare(self, rows: Samples, columns: Samples) -> PreferenceMatrix:
         """P(row response beats column response) for each prompt.
@@ -66,7 +69,7 @@ class VerdictBank:
             [B, K, J]; not self-play.
 
         Raises:
-            EngineError, OracleError: generation or judging failed; whole chunks are kept.
+            EngineError, OracleError: generation or judging failed; whole chunks are kept. Or no prompt has a verdict.
             RunFolderError: a stored chunk is damaged.
         """
         if str(rows) > str(columns):
@@ -76,7 +79,9 @@ class VerdictBank:
             self.judge([match])
             paths = [find_chunk(self._place(match), index) for index in range(self._num_chunks(match))]
             table = pa.concat_tables([read_chunk(path) for path in paths if path])
-            self._read[match] = preferences_from(table, self_play=False)
+            matrix = preferences_from(table, self_play=False)
+            self._show_unjudged(match, matrix)
+            self._read[match] = matrix
         return self._read[match]
 
     def judge(self, matches: Iterable[Match]) -> None:
@@ -131,6 +136,26 @@ class VerdictBank:
         return self.responses.responses(
             Contestant.of(samples.member), samples.count, first=samples.first, num_prompts=self.num_prompts
         )
+
+    def _show_unjudged(self, match: Match, matrix: PreferenceMatrix) -> None:
+        """Says how many prompts are left out for want of a verdict, once; without any verdict there is no win rate."""
+        assert matrix.judged_BKJ is not None
+        unjudged = int((~matrix.judged_BKJ.any(2).any(1)).sum())
+        if unjudged == self.num_prompts:
+            with FileLock(self._folder / ".lock"):
+                shutil.rmtree(self._place(match), ignore_errors=True)
+            raise OracleError(
+                f"{self.oracle.name} has no verdict on {match[0].member.name} against {match[1].member.name} at any of "
+                f"the {unjudged} held-out prompts. See why it gives none; then give the same command with "
+                "--data.judging.retry_failed true, which asks it again"
+            )
+        if unjudged and not self._said_unjudged:
+            self._said_unjudged = True
+            warnings.warn(
+                f"{self.oracle.name} has no verdict on {match[0].member.name} against {match[1].member.name} at "
+                f"{unjudged} of {self.num_prompts} held-out prompts; they are left out, here and of what follows",
+                stacklevel=2,
+            )
 
     def _check(self, matrix: PreferenceMatrix, candidates: Candidates, match: Match) -> None:
         K, J = (samples.count for samples in match)

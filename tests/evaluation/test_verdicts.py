@@ -1,5 +1,7 @@
 """A pair of policies is judged once, from either side, and a kill loses one chunk."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -82,6 +84,40 @@ def test_a_judge_that_answers_about_something_else_is_refused(world, table):
 
     with pytest.raises(OracleError, match=r"shape \(40, 1, 4\).*must be \(40, 4, 4\)"):
         world(judge=Short()).verdicts.compare(samples(table, "start"), samples(table, "even"))
+
+
+@pytest.fixture
+def silent(table):
+    """A judge without verdicts on the prompts in `on`."""
+
+    class Silent(table.referee):
+        on = frozenset()
+
+        def compare(self, candidates, opponents=None):
+            matrix = super().compare(candidates, opponents)
+            heard_B = torch.tensor([prompt.prompt_id not in self.on for prompt in candidates.prompts])
+            return replace(matrix, judged_BKJ=heard_B[:, None, None].expand_as(matrix.probs_BKJ).clone())
+
+    return Silent()
+
+
+def test_prompts_without_a_verdict_are_said_once(world, table, silent):
+    here = world(judge=silent)
+    silent.on = {prompt.prompt_id for prompt in here.bank.prompts[:3]}
+    with pytest.warns(UserWarning, match="no verdict on .* at 3 of 40 held-out prompts; they are left out") as said:
+        found = [here.verdicts.compare(samples(table, "start"), samples(table, name)) for name in ("even", "papery")]
+    assert len(said) == 1
+    assert [len(win_rates_by_prompt(matrix)) for matrix in found] == [37, 37]
+
+
+def test_without_any_verdict_nothing_is_measured_or_kept(world, table, silent):
+    here = world(judge=silent)
+    silent.on = {prompt.prompt_id for prompt in here.bank.prompts}
+    for _ in range(2):
+        with pytest.raises(OracleError, match=r"no verdict on even against start at any of the 40 .*retry_failed true"):
+            here.verdicts.compare(samples(table, "start"), samples(table, "even"))
+    silent.on = frozenset()
+    assert len(win_rates_by_prompt(here.verdicts.compare(samples(table, "start"), samples(table, "even")))) == 40
 
 
 def test_only_judged_comparisons_are_counted():
