@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import sys
 import traceback
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -52,7 +53,7 @@ class UserFunction:
         """
         try:
             return self._function(*args)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a judge that calls sys.exit must not end the run as if it were done
             raise OracleError(f"{self._where(error)}: {self.name} raised {_said(error)}") from error
 
     def _source(self) -> bytes:
@@ -64,16 +65,18 @@ class UserFunction:
 
     def _module(self, source: bytes) -> ModuleType:
         # A name of its own, so that the user's file hides no module and is hidden by none.
-        spec = importlib.util.spec_from_file_location(f"sppo_user_{self.file.stem}", self.file)
+        name = f"_sppo_user_{hashlib.sha256(str(self.file.resolve()).encode()).hexdigest()[:16]}_{self.file.stem}"
+        spec = importlib.util.spec_from_file_location(name, self.file)
         if spec is None or spec.loader is None:
             raise ConfigError(f"data.oracle.path: {self.file} is no Python file; its name must end in .py")
         self._contents = module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module  # where dataclasses and typing look for what a class's annotations name
         try:
             # What was hashed is what is run: not what the file holds by now, nor what is cached of it.
             exec(compile(source, self.file, "exec", dont_inherit=True), vars(module))
         except SyntaxError as error:
             raise ConfigError(f"{error.filename}, line {error.lineno}: is not Python: {error.msg}") from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ConfigError(f"{self._where(error)}: raised {_said(error)} when the file was run") from error
         return module
 

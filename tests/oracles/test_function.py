@@ -60,6 +60,17 @@ def test_what_a_function_does_to_its_arguments_stays_there(write):
         assert responses == candidates(TEXTS)
 
 
+def test_a_file_may_define_dataclasses_whose_annotations_are_text(write):
+    path = write(
+        "from __future__ import annotations\n"
+        "from dataclasses import dataclass\n"
+        "@dataclass\n"
+        "class Verdict:\n    prob: float\n"
+        "def prefer(pairs):\n    return [Verdict(0.5).prob for _ in pairs]\n"
+    )
+    assert float(Function(f"{path}:prefer").compare(candidates(TEXTS)).probs_BKJ[0, 0, 1]) == 0.5
+
+
 def test_a_function_is_known_by_the_code_that_was_run(write, tmp_path):
     """An edit during a run must not keep the old code's verdicts under the new file's name."""
     code = "def prefer(pairs):\n    return [0.5] * len(pairs)\ndef other(pairs): ...\n"
@@ -79,6 +90,7 @@ def test_a_function_is_known_by_the_code_that_was_run(write, tmp_path):
     ("body", "said"),
     [
         ("raise KeyError('colour')", r"my_judge.py, line 2: prefer raised KeyError: 'colour'"),
+        ("raise SystemExit(0)", r"my_judge.py, line 2: prefer raised SystemExit: 0"),
         ("return 0.5", "returned no list for 6 pairs"),
         ("return None", "returned no list for 6 pairs"),
         ("return {'a': 1}", "returned no list for 6 pairs"),
@@ -105,6 +117,7 @@ def test_functions_of_pairs_that_misbehave(write, body, said):
     ("body", "said"),
     [
         ("return rows[99]", "line 2: judge raised IndexError"),
+        ("import sys; sys.exit()", "line 2: judge raised SystemExit"),
         ("return [[0.5] * 3] * 2", r"p0: returned 2 rows of \[3\] columns; it must return 3 rows of 3 columns"),
         ("return [[0.5] * 2] * 3", r"returned 3 rows of \[2\] columns"),
         ("return 0.5", "returned 0 rows"),
@@ -129,6 +142,7 @@ def test_functions_of_matrices_that_misbehave(write, body, said):
         ("prefer = 3", "prefer", "there is no function prefer; it has none"),
         ("x = 1\ndef prefer(pairs:\n", "prefer", "line 2: is not Python: '\\(' was never closed"),
         ("\nimport no_such_module\n", "prefer", "line 2: raised ModuleNotFoundError: No module named"),
+        ("x = 1\nexit(0)\n", "prefer", "line 2: raised SystemExit: 0 when the file was run"),
         ("def prefer(pairs): ...", "", "must look like my_judge.py:prefer"),
     ],
 )
