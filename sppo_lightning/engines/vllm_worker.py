@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 _GIB = 1024**3
+_ZOMBIE = "zombie"
 
 
 class Worker:
@@ -127,12 +128,37 @@ def _cache_bytes(share: float | None) -> int:
 def _die_with(parent: int, folder: Path) -> None:
     """Ends this process group once the parent is gone, however it went.
 
-    Not by PR_SET_PDEATHSIG, which watches the thread that started this process and not the parent.
+    Not by PR_SET_PDEATHSIG, which watches the thread that started this process and not the parent; nor by getppid,
+    which is a wrapper's where one started the interpreter.
     """
-    while os.getppid() == parent:
+    started = _start_of(parent)
+    while _lives(parent) and _start_of(parent) == started != _ZOMBIE:
         time.sleep(0.2)
     shutil.rmtree(folder, ignore_errors=True)
     os.killpg(0, signal.SIGKILL)
+
+
+def _lives(process_id: int) -> bool:
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _start_of(process_id: int) -> str:
+    """When a process was started, in ticks since boot: its id may be given to another. "" off Linux.
+
+    A parent that was killed while its own parent does not look stays a zombie, and is as good as gone.
+    """
+    try:
+        # pid (name) state ...; the name may hold anything. The start is field 22.
+        fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return _ZOMBIE if fields[0] in "ZX" else fields[19]
 
 
 def _write(path: Path, value: Any) -> None:

@@ -8,6 +8,7 @@ waits in a collective operation and a process that dies leaves no half answer:
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ import signal
 import subprocess
 import tempfile
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -108,10 +110,11 @@ class WorkerProcess:
         return None
 
     def close(self) -> None:
-        """Ends the worker and its descendants, waits until they are gone, and removes the scratch folder."""
+        """Ends the worker and its descendants, waits for a while until they are gone, removes the scratch folder."""
         if self._ended:
             return
-        (self._folder / "stop").touch()
+        with contextlib.suppress(FileNotFoundError):  # a worker removes its folder when it believes itself alone
+            (self._folder / "stop").touch()
         until = time.monotonic() + _GRACE_S
         while self._is_idle() and self._has_ended() is None and time.monotonic() < until:
             time.sleep(0.01)
@@ -119,8 +122,15 @@ class WorkerProcess:
         os.killpg(self._process.pid, signal.SIGKILL)
         while _living(self._process.pid) and time.monotonic() < until + _GRACE_S:
             time.sleep(0.01)
-        self._process.wait()
         self._ended = True
+        try:
+            self._process.wait(_GRACE_S)
+        except subprocess.TimeoutExpired:
+            warnings.warn(
+                f"worker process {self._process.pid} was killed and is still there: the system is busy on its behalf, "
+                "with a device or a disk; what it holds is given back when that ends",
+                stacklevel=2,
+            )
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _is_idle(self) -> bool:
@@ -145,7 +155,10 @@ class WorkerProcess:
         return time.monotonic() - self._last_sign[1]
 
     def _failure(self, reason: str, final: bool = False) -> WorkerFailure:
-        lines = (self._folder / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()
+        try:
+            lines = (self._folder / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()
+        except FileNotFoundError:
+            lines = ["(none: its scratch folder has been removed)"]
         return WorkerFailure(reason, redact("\n".join(lines[-_LOG_LINES:])), final)
 
     def _write(self, name: str, value: Mapping[str, Any]) -> None:

@@ -7,10 +7,11 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import pytest
 
-from sppo_lightning.engines import vllm_worker
+from sppo_lightning.engines import vllm_worker, worker_process
 from sppo_lightning.engines.worker_pool import WorkerPool
 from sppo_lightning.engines.worker_process import WorkerFailure, WorkerProcess
 from sppo_lightning.errors import EngineError
@@ -149,6 +150,25 @@ def test_its_log_tells_no_secrets(worker):
     assert "hf_abc" not in log
 
 
+def test_a_log_that_is_gone_is_no_second_failure(worker):
+    process = worker("import shutil; shutil.rmtree(folder); sys.exit(4)")
+    with pytest.raises(WorkerFailure, match="exit code 4") as failure:
+        wait_until(process.answer)
+    assert "has been removed" in failure.value.log
+
+
+def test_one_that_cannot_be_killed_is_left_with_a_warning(monkeypatch):
+    """As when a driver hangs; a kill that does nothing stands for it."""
+    monkeypatch.setattr(worker_process, "_GRACE_S", 0.1)
+    process = start(HANGS)
+    with monkeypatch.context() as unkillable:
+        unkillable.setattr(worker_process.os, "killpg", lambda *_: None)
+        with pytest.warns(UserWarning, match=f"worker process {process.process_id} was killed and is still there"):
+            process.close()
+    os.killpg(process.process_id, signal.SIGKILL)
+    process._process.wait()
+
+
 def pool_of(*programs, retries=1):
     """A pool whose first worker runs the first program, and so on."""
     left = list(programs)
@@ -212,4 +232,42 @@ def test_a_worker_does_not_outlive_a_killed_parent(tmp_path):
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait()
     wait_until(lambda: is_gone(process_id))
+    assert not scratch.exists()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+def test_a_worker_behind_a_wrapper_lives_as_long_as_the_run_and_no_longer(tmp_path):
+    """`data.engine.python` as a shell script that does not exec: the worker's parent is the shell."""
+    watcher = tmp_path / "watcher.py"
+    watcher.write_text(
+        f"import sys; sys.path.append({str(Path(vllm_worker.__file__).parent)!r})\n"
+        "import vllm_worker, pathlib\n"
+        "folder = pathlib.Path(sys.argv[1])\n"
+        "start_of, rounds = vllm_worker._start_of, []\n"
+        "def count(process_id):\n"
+        "    rounds.append(0)\n"
+        "    len(rounds) == 3 and (folder / 'lives').touch()\n"
+        "    return start_of(process_id)\n"
+        "vllm_worker._start_of = count\n"
+        "vllm_worker._die_with(int(sys.argv[2]), folder)\n"
+    )
+    (wrapper := tmp_path / "python").write_text(f'#!/bin/sh\n{sys.executable} "$@"\nexit $?\n')
+    wrapper.chmod(0o755)
+    (scratch := tmp_path / "sppo-worker-y").mkdir()
+    parent = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import os, subprocess, sys, time\n"
+            "subprocess.Popen([*sys.argv[1:], str(os.getpid())], start_new_session=True)\n"
+            "time.sleep(1000)",
+            *map(str, (wrapper, "-P", watcher, scratch)),
+        ]
+    )
+    wait_until((scratch / "lives").exists)
+    workers = workers_of(parent.pid)
+    os.kill(parent.pid, signal.SIGKILL)  # a zombie at first: nobody has waited for it
+    wait_until(lambda: all(is_gone(process_id) for process_id in workers))
+    parent.wait()
+    assert workers
     assert not scratch.exists()
