@@ -8,7 +8,7 @@ import re
 import torch
 
 from sppo_lightning.errors import ConfigError
-from sppo_lightning.io.secrets import is_secret_name
+from sppo_lightning.io.secrets import is_secret_name, redact
 
 # The parent's place among the processes of a run; a worker that took it for its own would wait for the others.
 _RANKS = re.compile(
@@ -62,7 +62,7 @@ def worker_environment(devices: str | None, own_interpreter: bool) -> dict[str, 
     environment = {
         name: value
         for name, value in os.environ.items()
-        if _HUB.fullmatch(name) or not (_RANKS.fullmatch(name) or name in foreign or is_secret_name(name))
+        if _HUB.fullmatch(name) or not (_RANKS.fullmatch(name) or name in foreign or _is_secret(name, value))
     }
     environment |= {
         "OMP_NUM_THREADS": str(torch.get_num_threads()),
@@ -77,3 +77,8 @@ def worker_environment(devices: str | None, own_interpreter: bool) -> dict[str, 
     if devices is not None:
         environment["CUDA_VISIBLE_DEVICES"] = devices
     return environment
+
+
+def _is_secret(name: str, value: str) -> bool:
+    """By its name (also `..._KEY_ID`, one half of a pair), or by what it holds: DATABASE_URL, MLFLOW_TRACKING_URI."""
+    return is_secret_name(name) or is_secret_name(name.removesuffix("_ID")) or redact(value) != value

@@ -13,7 +13,7 @@ MASK = "***"
 
 # api_key, apiKey, API-KEY -> [api, key]
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
-_ALWAYS_SECRET = re.compile(r"apikey|authorization|credentials?|passphrase|passwd|passwords?|pwd|secrets?")
+_ALWAYS_SECRET = re.compile(r"apikey|authorization|credentials?|passphrase|[a-z]*passwords?|[a-z]*passwd|pwd|secrets?")
 # A name that ends so says where to find a secret: `api_key_env`, `password_file`.
 _PLACES = re.compile(r"env|variable|var|file|path|folder|dir")
 # `pad_token` is text of a tokenizer, `prompt_key` a column of a file; `hf_token` and `openai_key` are neither.

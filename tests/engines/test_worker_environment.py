@@ -20,6 +20,10 @@ def test_the_parents_place_among_processes_and_its_keys_stay_behind(monkeypatch)
         "SPPO_CRASH_AT": "x:1",
         "OPENAI_API_KEY": "sk-0",
         "SOME_PASSWORD": "x",
+        "PGPASSWORD": "x",
+        "DATABASE_URL": "postgresql://me:x@host/db",
+        "MLFLOW_TRACKING_URI": "https://me:x@host",
+        "AWS_ACCESS_KEY_ID": "x",
         "VLLM_ALLOW_INSECURE_SERIALIZATION": "1",
     }
     kept = {
@@ -30,6 +34,8 @@ def test_the_parents_place_among_processes_and_its_keys_stay_behind(monkeypatch)
         "VLLM_CACHE_ROOT": "/c",
         "VLLM_CPU_OMP_THREADS_BIND": "0-3",
         "RANKING": "a",
+        "MLFLOW_REGISTRY_URI": "https://host:5000",
+        "SSH_CONNECTION": "10.0.0.1 22",
         "PYTHONPATH": "/here",
     }
     for name, value in (hidden | kept).items():

@@ -23,6 +23,8 @@ SECRET_NAMES = [
     "password",
     "db_password",
     "passwd",
+    "PGPASSWORD",
+    "dbpasswd",
     "passphrase",
     "client_secret",
     "secret",
