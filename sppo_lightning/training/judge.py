@@ -12,7 +12,7 @@ from sppo_lightning.oracles.kept import kept, paying
 from sppo_lightning.oracles.round_judge import RoundJudge
 from sppo_lightning.selfplay.opponents import PREVIOUS
 from sppo_lightning.selfplay.players import RoundSettings
-from sppo_lightning.selfplay.quarantine import quarantined
+from sppo_lightning.selfplay.quarantine import forget_quarantined, quarantined
 from sppo_lightning.selfplay.store import CANDIDATES, RoundFolder
 from sppo_lightning.training.run_folder import policy_name
 from sppo_lightning.types import Candidates, Prompt, SamplingConfig
@@ -42,7 +42,11 @@ def judge_of_round(
         phase_index: which of the schedule's phases.
     """
     judging, run = data.judging, data.module.run_folder
-    if "preferences" not in data.module.schedule.phases[phase_index].shares:
+    own_verdicts = "preferences" not in data.module.schedule.phases[phase_index].shares
+    retry = judging.retry_failed and own_verdicts
+    if retry and data.trainer.is_global_zero:  # type: ignore[union-attr]
+        forget_quarantined(folder, oracle.name)  # the round begins with a barrier
+    if own_verdicts:
         pairs, responses = _questions(data, settings, round_index)
         for line in judging.estimate(
             oracle,
@@ -66,7 +70,7 @@ def judge_of_round(
         certainty=judging.certainty,
         only_finished=data.truncated != "keep",
         max_quarantined=judging.max_quarantined,
-        quarantined=quarantined(folder, oracle.name) if folder.exists else [],
+        quarantined=quarantined(folder, oracle.name) if folder.exists and not retry else [],
         desk=desk if list(paying(oracle)) else None,
     )
 

@@ -100,3 +100,13 @@ def test_prompts_without_verdicts_stop_the_run_or_are_left_out(paid):
     trained = pq.read_table(round_ / "targets.parquet").to_pylist()
     assert not any(row["trained"] for row in trained if row["prompt_id"] in lost)
     assert any(row["trained"] for row in trained)
+
+    # Stopped before its end, the round asks again about what is written already.
+    (folder / "mute.txt").write_text("")
+    (round_ / "manifest.json").unlink()
+    retried = run.fit(*arguments, "--data.judging.max_quarantined", "0", "--data.judging.retry_failed", "true")
+    assert retried.code == 0, retried.output[-3000:]
+    assert not (round_ / "quarantined.parquet").exists()
+    assert {question.split("', ")[0] for question, n in Counter(queries(folder)).items() if n == 2} == {
+        "(" + repr(row["messages"][-1]["content"])[:-1] for row in prompts if row["prompt_id"] in lost
+    }
