@@ -74,9 +74,9 @@ def in_training(launcher, store, tmp_path_factory) -> Run:
 
 @pytest.fixture(scope="module")
 def in_play(launcher, store, tmp_path_factory) -> Run:
-    """Killed while round 1 is played, before its first log-probabilities are on disk."""
+    """Killed while round 1 is played: its targets are on disk, its manifest is not."""
     run = Run(launcher, tmp_path_factory.mktemp("in_play"), store=store)
-    assert run.fit(crash_at="before_write:reference_logps:4").was_killed
+    assert run.fit(crash_at="after_rename:targets:2").was_killed
     return run
 
 
