@@ -35,7 +35,7 @@ class Constrained(ComposedOracle):
             run knows it; outside of rounds (held-out evaluation) the first price, `multiplier`, holds.
 
     A pair with a certain loser needs no verdict and is judged even where the oracle gave none. `measured` counts the
-    responses that broke a rule.
+    different responses that broke a rule.
 
     Args:
         oracle: decides between responses that keep the rules.
@@ -69,7 +69,7 @@ class Constrained(ComposedOracle):
             raise ConfigError(f"Constrained: allowed is a share of the responses, in [0, 1], got {allowed}")
         self.oracle, self.constraints, self.mode = oracle, constraints, mode
         self.multiplier, self.step, self.allowed = multiplier, step, allowed
-        self._counted = [0, 0]  # responses, and those that broke a rule
+        self._broken: dict[int, bool] = {}  # by hash of (prompt id, text), since the texts of a round are many
 
     @property
     def name(self) -> str:
@@ -96,7 +96,7 @@ class Constrained(ComposedOracle):
         """With the price that the earlier rounds' responses lead to."""
         other = super().for_round(earlier)
         assert isinstance(other, Constrained)
-        other._counted = [0, 0]
+        other._broken = {}
         if self.mode == "lagrangian":
             for responses in earlier:
                 broke = torch.cat([self._broke(part) for part in responses])
@@ -116,7 +116,9 @@ class Constrained(ComposedOracle):
         broken_CBJ = broken_CBK
         if opponents is not None:
             broken_CBJ = torch.stack([rule.broken_by(columns) for rule in self.constraints])
-        self._count(broken_CBK)
+        self._count(candidates, broken_CBK)
+        if opponents is not None:
+            self._count(opponents, broken_CBJ)
         verdicts = self.oracle.compare(candidates, opponents)
         assert verdicts.judged_BKJ is not None  # the carrier fills it in
         more_CBKJ = broken_CBK[:, :, :, None] - broken_CBJ[:, :, None, :]
@@ -156,20 +158,23 @@ class Constrained(ComposedOracle):
     def _any(broken_CBK: Tensor) -> Tensor:
         return (broken_CBK > 0).any(dim=0)[torch.isfinite(broken_CBK[0])]
 
-    def _count(self, broken_CBK: Tensor) -> None:
-        broke = self._any(broken_CBK)
-        self._counted[0] += broke.numel()
-        self._counted[1] += int(broke.sum())
+    def _count(self, responses: Candidates, broken_CBK: Tensor) -> None:
+        """Each response once: a sample of pairs asks about some of them often, on either side."""
+        broke = iter(self._any(broken_CBK).tolist())
+        for prompt, texts in zip(responses.prompts, responses.texts, strict=True):
+            for text in texts:
+                self._broken[hash((prompt.prompt_id, text))] = next(broke)
 
     def measured(self) -> dict[str, float]:
         """The members' metrics.
 
         Returns:
-            `violations`: the share of the judged responses that broke a rule; `multiplier`: the price, if there is one.
+            `violations`: the share of the judged responses that broke a rule, opponents' included and equal ones to a
+            prompt counted once; `multiplier`: the price, if there is one.
         """
         found = super().measured()
-        if self._counted[0]:
-            found["violations"] = self._counted[1] / self._counted[0]
+        if self._broken:
+            found["violations"] = sum(self._broken.values()) / len(self._broken)
         return found | ({"multiplier": self.multiplier} if self.mode == "lagrangian" else {})
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ import torch
 from sppo_lightning.errors import ConfigError, OracleError
 from sppo_lightning.oracles import Constrained, Constraint, Forbidden, Scorer, ScoreToPreference, StyleGame, Verifier
 from sppo_lightning.oracles import TargetLength as Length
+from sppo_lightning.oracles.pairwise import AskedPairs
 
 from .examples import candidates
 
@@ -86,11 +87,20 @@ def test_violations_are_counted():
     assert oracle.measured() == {}
     oracle.compare(candidates(SAY))
     oracle.compare(candidates({"q": ["ok"], "r": ["bad", "ok", "ok"]}))
-    assert oracle.measured() == {"violations": 3 / 8}
+    assert oracle.measured() == {"violations": 3 / 6}  # "ok" and "ok" again are one response
     in_round = oracle.for_round([])
     in_round.compare(candidates({"q": ["ok"]}))
     assert in_round.measured() == {"violations": 0}
-    assert oracle.measured() == {"violations": 3 / 8}
+    assert oracle.measured() == {"violations": 3 / 6}
+
+
+def test_violations_do_not_depend_on_which_pairs_are_asked_about():
+    """Pairs are shown in alphabetical order, so that "bad" is always the row."""
+    oracle, asked = Constrained(StyleGame(), [RULE]), candidates({"q": ["ok", "bad", "okk"]})
+    pairs = AskedPairs(asked)
+    for number in range(len(pairs.unique)):
+        oracle.compare(*pairs.alone([number]))
+    assert oracle.measured() == {"violations": pytest.approx(1 / 3)}
 
 
 class Broken(Scorer):
