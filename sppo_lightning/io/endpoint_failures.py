@@ -65,7 +65,7 @@ def failure_of(error: Exception) -> Failure:
         return Failure(Kind.ODD, "malformed answer", f"malformed answer: {error}")
     if isinstance(error, openai.APITimeoutError) and "Connect" in type(error.__cause__).__name__:
         return Failure(Kind.BUSY, "server down", "cannot be reached: no connection in time")
-    if isinstance(error, openai.APITimeoutError):
+    if isinstance(error, openai.APITimeoutError | TimeoutError):
         return Failure(Kind.ODD, "time-out", "no answer in time (timeout_s)")
     if isinstance(error, openai.APIStatusError):
         kind, name = _STATUS.get(error.status_code, (Kind.ODD, "server error"))

@@ -178,12 +178,16 @@ class Endpoints:
         line, key = " ".join(text.split()), self.settings.key_if_set()
         return redact(line.replace(key, MASK) if key else line)[:400]
 
+    @property
+    def _connect_s(self) -> float:
+        return min(self.settings.timeout_s, _GLANCE_S)
+
     async def _ask(self, calls: Sequence[Call], urls: Sequence[str], key: str | None) -> list[Answer | Refused]:
         openai = _openai()
         async with AsyncExitStack() as stack:
             servers = []
             for url in urls:
-                timeout = openai.Timeout(self.settings.timeout_s, connect=min(self.settings.timeout_s, _GLANCE_S))
+                timeout = openai.Timeout(self.settings.timeout_s, connect=self._connect_s)
                 client = openai.AsyncOpenAI(base_url=url, api_key=key or "none", timeout=timeout, max_retries=0)
                 servers.append(_Server(url, await stack.enter_async_context(client)))
             slots = asyncio.Semaphore(self.settings.max_concurrent)
@@ -211,8 +215,9 @@ class Endpoints:
                 sent = time.monotonic()
                 server.in_flight += 1
                 try:
-                    value = await call(server.client)
-                except (openai.OpenAIError, MalformedError, JSONDecodeError, UnicodeDecodeError) as error:
+                    # The client's own limit begins anew with every byte; connecting has a limit of its own.
+                    value = await asyncio.wait_for(call(server.client), self.settings.timeout_s + self._connect_s)
+                except (openai.OpenAIError, MalformedError, JSONDecodeError, UnicodeDecodeError, TimeoutError) as error:
                     failure = failure_of(error)
                 else:
                     if sent >= server.failed_at:

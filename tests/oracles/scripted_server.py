@@ -16,7 +16,10 @@ RESPONSES = re.compile(r"\[Response A\]\n(.*?)\n\[End of response A\]\n\n\[Respo
 
 @dataclass
 class Reply:
-    """What goes out: `body` as JSON, or `raw` as it is; `hangs_s` keeps the client waiting; `cut` breaks off."""
+    """What goes out: `body` as JSON, or `raw` as it is.
+
+    `hangs_s` keeps the client waiting; `cut` breaks off; `drips_s` passes between two bytes.
+    """
 
     body: Any = None
     status: int = 200
@@ -24,6 +27,7 @@ class Reply:
     raw: bytes | None = None
     hangs_s: float = 0.0
     cut: bool = False
+    drips_s: float = 0.0
 
 
 def chat(content: str | None, top: dict[str, float] | None = None, model: str = "judge", **message: Any) -> Reply:
@@ -108,7 +112,9 @@ class ScriptedServer:
                         self.send_header(name, value)
                     self.send_header("Content-Length", str(len(body) + 99 * reply.cut))
                     self.end_headers()
-                    self.wfile.write(body)
+                    for piece in [bytes([byte]) for byte in body] if reply.drips_s else [body]:
+                        self.wfile.write(piece)
+                        time.sleep(reply.drips_s)
                 except (BrokenPipeError, ConnectionResetError):
                     pass  # the client stopped waiting
 

@@ -263,6 +263,7 @@ PASSES = {
     "a text that is a list": (chat(["A"]), "malformed answer"),
     "a choice without a message": (Reply({**chat("A").body, "choices": [{"index": 0}]}), "malformed answer"),
     "cut off": (Reply(chat("A").body, cut=True), "server down"),
+    "byte by byte": (Reply(chat("A").body, drips_s=0.05), "time-out"),
     "too slow": (Reply(chat("A").body, hangs_s=2.0), "time-out"),
 }
 
@@ -271,7 +272,7 @@ PASSES = {
 def test_what_passes_is_waited_out_and_counted(serve, case):
     failure, name = PASSES[case]
     server = serve(failing_once(failure))
-    oracle = judge(server, logprobs=False, timeout_s=1.0 if case == "too slow" else 20.0)
+    oracle = judge(server, logprobs=False, timeout_s=1.0 if name == "time-out" else 20.0)
     with warnings.catch_warnings(record=True) as announced:
         warnings.simplefilter("always")
         assert oracle.judge(PAIRS) == [0.0] * 4
