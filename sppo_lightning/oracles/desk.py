@@ -133,27 +133,34 @@ class Desk:
         return answers
 
     def _asked(self, questions: Questions, numbers: list[int]) -> dict[bytes, Answer]:
-        """Asks about as many as the limit has room for, and keeps the answers, also of a judge that stops."""
-        costs = [questions.costs[number] for number in numbers]
-        booked = self.ledger.reserve(self.purpose, costs, self.limit)
+        """Asks about as many as the limit has room for, then again: answers that cost less than booked leave room."""
         answers: dict[bytes, Answer] = {}
-        if booked:
-            before, stopped_by = questions.paid(), None
-            try:
-                finished = dict(zip(range(booked), questions.ask(numbers[:booked]), strict=True))
-            except UnfinishedError as error:
-                finished, stopped_by = dict(error.finished), error
-            answers = {questions.keys[numbers[place]]: answer for place, answer in finished.items()}
-            after = questions.paid()
-            if before is not None and after is not None:
-                # What was not finished stays booked: it may have been on its way.
-                self.ledger.correct(self.purpose, after - before - sum(costs[place][1] for place in finished))
-            if self.store is not None:
-                self.store.write(questions.judge, answers)
-            if stopped_by is not None:
-                raise stopped_by
-        if booked < len(numbers):
-            raise BudgetError(self._exhausted(questions.judge, costs[booked]))
+        while numbers:
+            costs = [questions.costs[number] for number in numbers]
+            booked = self.ledger.reserve(self.purpose, costs, self.limit)
+            if not booked:
+                raise BudgetError(self._exhausted(questions.judge, costs[0]))
+            answers |= self._answered(questions, numbers[:booked])
+            numbers = numbers[booked:]
+        return answers
+
+    def _answered(self, questions: Questions, numbers: list[int]) -> dict[bytes, Answer]:
+        """Asks about what is booked, and keeps the answers, also of a judge that stops."""
+        before, stopped_by = questions.paid(), None
+        try:
+            finished = dict(zip(range(len(numbers)), questions.ask(numbers), strict=True))
+        except UnfinishedError as error:
+            finished, stopped_by = dict(error.finished), error
+        answers = {questions.keys[numbers[place]]: answer for place, answer in finished.items()}
+        after = questions.paid()
+        if before is not None and after is not None:
+            # What was not finished stays booked: it may have been on its way.
+            booked_usd = sum(questions.costs[numbers[place]][1] for place in finished)
+            self.ledger.correct(self.purpose, after - before - booked_usd)
+        if self.store is not None:
+            self.store.write(questions.judge, answers)
+        if stopped_by is not None:
+            raise stopped_by
         return answers
 
     def _exhausted(self, judge: str, cost: Cost) -> str:

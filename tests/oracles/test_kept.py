@@ -10,10 +10,20 @@ import pytest
 import torch
 
 from sppo_lightning.errors import BudgetError, ConfigError, OracleError
-from sppo_lightning.oracles import PreferenceOracle, Scorer, ScoreToPreference, StyleGame, TargetLength
+from sppo_lightning.oracles import (
+    GeneralPreference,
+    PairRM,
+    PreferenceOracle,
+    RewardModel,
+    Scorer,
+    ScoreToPreference,
+    StyleGame,
+    TargetLength,
+)
 from sppo_lightning.oracles.identity import identity
 from sppo_lightning.oracles.judging import Judging
 from sppo_lightning.oracles.noisy import Noisy
+from sppo_lightning.oracles.pair_logits import PairLogitOracle
 from sppo_lightning.oracles.ragged import judged_mask
 from sppo_lightning.training.progress import NullProgress
 from sppo_lightning.types import PreferenceMatrix
@@ -65,7 +75,7 @@ def test_another_judge_or_question_is_asked(ask, judge):
     assert len(judge.queries) == 10
 
 
-def test_a_judge_is_its_files_and_its_code(tmp_path, judge):
+def test_a_judge_is_its_files_and_its_code(tmp_path, judge, monkeypatch):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")
     weights = tmp_path / "model" / "model.safetensors"
@@ -74,8 +84,21 @@ def test_a_judge_is_its_files_and_its_code(tmp_path, judge):
     assert identity(Recorded("elsewhere.log", slope=str(tmp_path / "model"))) == before
     weights.write_bytes(b"22")
     assert identity(Recorded(judge.log, slope=str(tmp_path / "model"))) != before
+    assert identity(Recorded(judge.log, slope="~/model")) != identity(Recorded(judge.log, slope=str(weights.parent)))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert identity(Recorded(judge.log, slope="~/model")) == identity(Recorded(judge.log, slope=str(weights.parent)))
+    assert identity(Recorded(judge.log, slope="~ words")) != identity(Recorded(judge.log, slope="~ other words"))
     (tmp_path / "words").mkdir()
     assert identity(TargetLength(3)) != identity(TargetLength(4))
+
+
+@pytest.mark.parametrize("oracle", [PairRM, RewardModel, GeneralPreference])
+def test_a_judge_is_the_precision_that_auto_comes_to(oracle, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert identity(oracle("m")) == identity(oracle("m", dtype="float32"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert identity(oracle("m")) == identity(oracle("m", device="cuda:1")) == identity(oracle("m", dtype="bfloat16"))
+    assert identity(oracle("m", device="cpu")) == identity(oracle("m", dtype="float32")) != identity(oracle("m"))
 
 
 def test_what_costs_nothing_is_not_kept(ask, tmp_path):
@@ -151,6 +174,28 @@ def test_any_other_judge_is_kept_by_prompt(ask):
     assert whole.num_prompts == 6
 
 
+class Ranked(PairLogitOracle):
+    """Log-odds by length; every response is compared with all others."""
+
+    def __init__(self) -> None:
+        super().__init__("bradley_terry")
+        self.num_queries = 0
+
+    def logits(self, pairs):
+        self.num_queries += len(pairs)
+        return torch.tensor([float(len(pair.first) - len(pair.second)) for pair in pairs])
+
+
+def test_a_judge_that_compares_opponents_with_each_other_is_booked_for_it(ask):
+    ours, theirs = candidates({"q": ["a", "bb"]}), candidates({"q": ["ccc", "dddd", "eeeee"]})
+    ranked = Ranked()
+    with pytest.raises(BudgetError):
+        ask(ranked, max_queries=19).compare(ours, theirs)
+    assert ranked.num_queries == 0
+    ask(ranked, run="another", max_queries=20).compare(ours, theirs)
+    assert ranked.num_queries == 20  # both orders of 5 * 4 / 2 pairs
+
+
 def test_no_verdict_is_kept_too_until_it_is_asked_for_again(ask, judge):
     mute = Recorded(judge.log, mute="bb")
     for _ in range(2):
@@ -184,7 +229,8 @@ def test_a_limit_is_the_runs(ask, judge):
     assert len(judge.queries) == 4
 
 
-def test_a_judge_that_counts_its_dollars_is_booked_at_its_most_and_corrected(ask, judge):
+@pytest.mark.parametrize("block_pairs", [1, 3, 256])
+def test_a_judge_that_counts_its_dollars_is_booked_at_its_most_and_corrected(ask, judge, block_pairs):
     class Metered(Recorded):
         usd_per_query = 0.5
 
@@ -193,9 +239,14 @@ def test_a_judge_that_counts_its_dollars_is_booked_at_its_most_and_corrected(ask
             return 0.1 * len(self.queries)
 
     metered = Metered(judge.log)
-    with pytest.raises(BudgetError, match=r"max_usd=1.2: 0\.4000 are spent, the next question may cost 1\.0000"):
-        ask(metered, block_pairs=1, max_usd=1.2).compare(candidates(TEXTS))
-    assert len(judge.queries) == 4
+    with pytest.raises(BudgetError, match=r"max_usd=1.5: 0\.6000 are spent, the next question may cost 1\.0000"):
+        ask(metered, block_pairs=block_pairs, max_usd=1.5).compare(candidates(TEXTS))
+    assert len(judge.queries) == 6, "a block goes on with what its first answers left"
+    with pytest.raises(BudgetError):
+        ask(metered, block_pairs=block_pairs, max_usd=1.5).compare(candidates(TEXTS))
+    assert len(judge.queries) == 6, "everything answered was kept"
+    ask(metered, block_pairs=block_pairs, max_usd=2.3).compare(candidates(TEXTS))
+    assert len(judge.queries) == 2 * NUM_PAIRS
 
 
 def test_a_limit_in_dollars_needs_a_price(ask, judge):
