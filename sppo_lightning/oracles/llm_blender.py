@@ -73,7 +73,7 @@ class LLMBlender(PairLogitOracle):
             return torch.zeros(0)
         if self._blender is None:
             self._blender = self._load()
-        with _batch_encode_plus():
+        with _batch_encode_plus(), _current(choose_device(self.device)):
             answers = self._blender.compare(
                 [source_text(pair.prompt) for pair in pairs],
                 [candidate_text(pair.prompt, pair.first) for pair in pairs],
@@ -98,10 +98,17 @@ class LLMBlender(PairLogitOracle):
             blender = llm_blender.Blender(blender_config=llm_blender.BlenderConfig(use_tqdm=False))
         finally:
             logging.disable(logging.NOTSET)
-        with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():  # it prints where the weights come from
+        device = choose_device(self.device)
+        # It prints where the weights come from.
+        with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings(), _current(device):
             warnings.simplefilter("ignore", RuntimeWarning)  # of each setting that the checkpoint leaves out
-            blender.loadranker(str(PairRMCheckpoint(self.model).folder()), device=choose_device(self.device).type)
+            blender.loadranker(str(PairRMCheckpoint(self.model).folder()), device=device.type)
         return blender
+
+
+def _current(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Makes it the GPU that "cuda" means: llm-blender takes its half precision on "cuda" alone, not on "cuda:1"."""
+    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
 
 
 def _import() -> Any:

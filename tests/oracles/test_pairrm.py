@@ -4,14 +4,17 @@ import importlib.util
 import json
 import random
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from sppo_lightning.errors import ConfigError, OracleError
-from sppo_lightning.oracles import Pair, PairRM
+from sppo_lightning.oracles import Pair, PairRM, llm_blender
 from sppo_lightning.oracles.llm_blender import LLMBlender
 from sppo_lightning.oracles.pair_logits import PairLogitOracle
 from sppo_lightning.oracles.pairrm_model import PairRMCheckpoint
@@ -86,6 +89,38 @@ def test_it_equals_the_real_package(blender_folder, real, ordered_pairs):
     # It is not a comparison of zeros, nor of short texts alone.
     assert float(logits.std()) > 0.5
     assert native.measured()["cut_share"] == pytest.approx(0.05)
+
+
+@needs_llm_blender
+def test_the_real_package_works_on_the_gpu_it_is_given(blender_folder, monkeypatch):
+    """It knows "cuda" alone, so the GPU is made the current one around both loading and judging."""
+    current, seen = [], []
+
+    @contextmanager
+    def chosen(device):
+        current.append(device)
+        yield
+        current.pop()
+
+    class Blender:
+        def __init__(self, blender_config):
+            pass
+
+        def loadranker(self, path, device):
+            seen.append((device, current[-1]))
+
+        def compare(self, sources, *others, **settings):
+            seen.append(("compare", current[-1]))
+            return np.zeros(len(sources))
+
+    monkeypatch.setattr(
+        llm_blender, "_import", lambda: SimpleNamespace(Blender=Blender, BlenderConfig=lambda **settings: None)
+    )
+    monkeypatch.setattr(llm_blender, "choose_device", torch.device)
+    monkeypatch.setattr(torch.cuda, "device", chosen)
+    oracle = LLMBlender(str(blender_folder), device="cuda:1")
+    oracle.logits(both_orders(0, KETTLE, "yes", "no"))
+    assert seen == [("cuda", torch.device("cuda:1")), ("compare", torch.device("cuda:1"))]
 
 
 @needs_llm_blender
