@@ -79,11 +79,18 @@ def _content(value: str) -> str | None:
     if not value or len(value) > _LONGEST_PATH or "\0" in value:
         return None
     for name, rest in ((value, ""), value.rpartition(":")[::2]):
-        path = Path(name)
+        path = _expanded(name)
         # Words that happen to name a folder here are words.
         if path.is_file() or (path / "config.json").is_file():
             return f"{_hash(path.resolve(), _changed(path))}{rest}"
     return None
+
+
+def _expanded(name: str) -> Path:
+    try:
+        return Path(name).expanduser()  # as the judges do before they read it
+    except RuntimeError:  # words that begin with a tilde, and no user's name
+        return Path(name)
 
 
 def _changed(path: Path) -> tuple[tuple[str, int, int], ...]:

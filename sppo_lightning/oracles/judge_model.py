@@ -44,6 +44,17 @@ def choose_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
     return getattr(torch, dtype)
 
 
+def deciding_dtype(dtype: Dtype, device: str) -> dict[str, str]:
+    """What "auto" comes to, for a judge's `decides`: verdicts in another precision are others.
+
+    Does not touch the device, which may be another process's to open.
+    """
+    if dtype != "auto":
+        return {}
+    gpu = torch.cuda.is_available() if device == "auto" else device.startswith("cuda")
+    return {"dtype": "bfloat16" if gpu else "float32"}
+
+
 def choose_batch_tokens(batch_tokens: int | None, device: torch.device) -> int:
     """Rows of a batch times its longest row, where nobody says it.
 

@@ -15,6 +15,7 @@ from sppo_lightning.oracles.composed import ComposedOracle
 from sppo_lightning.oracles.desk import Answer, Desk, Questions
 from sppo_lightning.oracles.identity import identity
 from sppo_lightning.oracles.kept_answers import as_json, from_json, key, packed, unpacked
+from sppo_lightning.oracles.pair_logits import PairLogitOracle
 from sppo_lightning.oracles.pairwise import Pair, PairwiseOracle, single_responses
 from sppo_lightning.oracles.ragged import check_matrix, check_same_prompts, pad
 from sppo_lightning.oracles.score_to_preference import Scorer, ScoreToPreference
@@ -210,8 +211,10 @@ class KeptMatrices(_Kept[PreferenceOracle]):
         if self.asked_by == "response":
             queries = K + (0 if opponents is None else opponents.num_candidates[b])
         else:
-            pairs = K * (K - 1) // 2 if opponents is None else K * opponents.num_candidates[b]
-            queries = pairs * self.queries_per_pair
+            J = 0 if opponents is None else opponents.num_candidates[b]
+            # bradley_terry scores a response against all others, so opponents are compared with each other, too.
+            all_pairs = opponents is None or isinstance(self.oracle, PairLogitOracle)
+            queries = ((K + J) * (K + J - 1) // 2 if all_pairs else K * J) * self.queries_per_pair
         return queries, queries * (self.desk.usd_per_query or self.usd_per_query or 0.0)
 
 

@@ -15,6 +15,7 @@ from sppo_lightning.oracles.judge_model import (
     choose_batch_tokens,
     choose_device,
     choose_dtype,
+    deciding_dtype,
     in_batches,
     release_memory,
 )
@@ -73,6 +74,11 @@ class PairRM(PairLogitOracle):
         self._checkpoint = PairRMCheckpoint(model)
         self._tokens: Any = None
         self._network: Any = None
+
+    @property
+    def decides(self) -> dict[str, str]:
+        """The precision that "auto" comes to; see `identity`."""
+        return deciding_dtype(self.dtype, self.device)
 
     def _count_anew(self) -> None:
         super()._count_anew()

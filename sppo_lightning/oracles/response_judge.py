@@ -20,6 +20,7 @@ from sppo_lightning.oracles.judge_model import (
     choose_batch_tokens,
     choose_device,
     choose_dtype,
+    deciding_dtype,
     in_batches,
     release_memory,
 )
@@ -64,6 +65,11 @@ class ResponseJudge(PreferenceOracle):
         self._rows: Any = None
         self._network: Any = None
         self._num_rows = self._num_cut = 0
+
+    @property
+    def decides(self) -> dict[str, str]:
+        """The precision that "auto" comes to; see `identity`."""
+        return deciding_dtype(self.dtype, self.device)
 
     def for_round(self, earlier: Sequence[Iterable[Candidates]]) -> PreferenceOracle:
         """The same judge; what was cut is counted for each round."""
