@@ -93,11 +93,13 @@ class Endpoints:
 
     Attributes:
         troubles: how often which failure was met and waited out; for people and metrics.
+        answered_as: the name by which the model answers, for who wants to notice another; None before it does.
     """
 
     def __init__(self, settings: EndpointSettings) -> None:
         self.settings = settings
         self.troubles: Counter[str] = Counter()
+        self.answered_as: str | None = None
         self._num_answers = 0
         self._last_answer = 0.0
 

@@ -120,7 +120,6 @@ class LLMJudge(PairwiseOracle):
         self._template = JudgeTemplate(self.template)
         if usd_per_million_input_tokens is not None:
             self.usd_per_query = self._price(_TYPICAL_TOKENS, max_tokens)
-        self._answered_as: str | None = None
         super().__init__()
 
     def _count_anew(self) -> None:
@@ -300,14 +299,15 @@ class LLMJudge(PairwiseOracle):
         self._counts["prompt_tokens"] += used[0]
         self._counts["completion_tokens"] += used[1]
         answered_as = self._endpoints.clean(str(getattr(completion, "model", None)))
-        if answered_as == self._answered_as:
+        before = self._endpoints.answered_as
+        if answered_as == before:
             return
-        if self._answered_as is not None:
+        if before is not None:
             raise OracleError(
-                f"LLMJudge: the server answered as {self._answered_as!r} and now as {answered_as!r}; verdicts of two "
+                f"LLMJudge: the server answered as {before!r} and now as {answered_as!r}; verdicts of two "
                 f"judges do not mix. Ask for one model by its full name: data.oracle.model"
             )
-        self._answered_as = answered_as
+        self._endpoints.answered_as = answered_as
         if not _same_model(self.model, answered_as):
             warnings.warn(
                 f"data.oracle LLMJudge: {self.model!r} was asked and {answered_as!r} answered: a second name of the "

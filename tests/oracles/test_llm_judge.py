@@ -481,9 +481,9 @@ def test_an_answer_by_another_name_is_announced(serve):
 def test_a_judge_that_changes_its_name_stops_the_run(serve):
     names = iter(["judge-2026-05", "judge-2026-05", "judge-2026-09", "judge-2026-09"])
     oracle = judge(serve(lambda request: chat("A", model=next(names))), max_concurrent=1, logprobs=False)
-    oracle.judge(PAIRS[:1])
+    oracle.for_round([]).judge(PAIRS[:1])
     with pytest.raises(OracleError, match=r"'judge-2026-05' and now as 'judge-2026-09'"):
-        oracle.judge(PAIRS[:1])
+        oracle.for_round([]).judge(PAIRS[:1])
 
 
 # --- keys ----------------------------------------------------------------------------------------------------------
