@@ -127,7 +127,9 @@ class Endpoints:
         answers = _run(self._ask(calls, [only] if only else self.settings.urls, key))
         refusals = [answer.reason for answer in answers if isinstance(answer, Refused)]
         if len(refusals) == len(answers) and not self._num_answers:
-            raise EndpointError(f"{self.settings.place}: every request is refused, the first with: {refusals[0]}")
+            error = EndpointError(f"{self.settings.place}: every request is refused, the first with: {refusals[0]}")
+            error.answers = answers
+            raise error
         return answers
 
     def cards(self, url: str) -> list[dict[str, Any]] | None:

@@ -25,6 +25,12 @@ _TYPICAL_TOKENS = 1000
 
 _MARKER_TOKENS = 32
 
+_EASY = Pair(
+    prompt=Prompt(prompt_id="easy", messages=({"role": "user", "content": "What is 2 + 3?"},)),
+    first="2 + 3 = 5.",
+    second="I do not know.",
+)
+
 _SETS_ITSELF = frozenset(
     {"model", "messages", "max_tokens", "max_completion_tokens", "temperature", "logprobs", "top_logprobs"}
     | {"n", "best_of", "stream"}
@@ -166,8 +172,10 @@ class LLMJudge(PairwiseOracle):
         except EndpointError as error:
             stopped_by = OracleError(f"LLMJudge: {error}")  # what lies behind it may quote the key
             # Refusals are the requests' own fault only where others are answered.
-            was_answered = any(isinstance(answer, Answer) for answer in error.answers)
-            answers = error.answers if was_answered else ()
+            were_answered = [isinstance(answer, Answer) for answer in error.answers]
+            answers = error.answers if any(were_answered) else ()
+            if all(isinstance(answer, Refused) for answer in error.answers) and error.answers and self._is_able():
+                answers, stopped_by = error.answers, None
         verdicts: dict[int, float | None] = {}
         for number, answer in enumerate(answers):
             try:
@@ -178,7 +186,7 @@ class LLMJudge(PairwiseOracle):
         num_verdicts = self._counts["verdicts"] = self._counts["verdicts"] + sum(
             verdict is not None for verdict in verdicts.values()
         )
-        if not num_verdicts and self.queries >= _ENOUGH_REPLIES:
+        if not num_verdicts and self.queries >= _ENOUGH_REPLIES and not self._is_able():
             raise OracleError(
                 f"LLMJudge: none of {self.queries} replies of {self.model} holds a verdict, the first is "
                 f"{self._without_verdict[:200]!r}. Does the model follow data.oracle.template, and is there room in "
@@ -243,6 +251,17 @@ class LLMJudge(PairwiseOracle):
             return reply_of(completion), completion
 
         return call
+
+    def _is_able(self) -> bool:
+        """Whether the judge has a verdict on an easy pair, so that it is the others' fault that they got none."""
+        try:
+            (answer,) = self._endpoints.ask([self._call(_EASY)])
+        except EndpointError:
+            return False
+        if isinstance(answer, Refused) or self._verdict(_EASY, answer) is None:
+            return False
+        self._counts["verdicts"] += 1
+        return True
 
     def _verdict(self, pair: Pair, answer: Answer | Refused) -> float | None:
         if isinstance(answer, Refused):

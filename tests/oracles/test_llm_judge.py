@@ -408,6 +408,19 @@ def test_probabilities_of_an_odd_shape_are_no_verdict(serve, content):
     assert oracle.measured()["broken_logprobs"] == 1
 
 
+@pytest.mark.parametrize("kind", ["refused_requests", "unparsable_replies"])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_last_pairs_that_get_no_verdict_do_not_hold_up_a_run_for_ever(serve, tmp_path, kind):
+    server = serve(lambda request: NO_VERDICT[kind] if "Air." in shown(request) else longer(request))
+    oracle = judge(server, logprobs=False).for_round([])
+    asked = Judging().keep(oracle, tmp_path / "runs" / "run", "round_000", NullProgress())
+    assert asked.judge(PAIRS) == [None] * 4
+    assert len(server.requests) == 8 + 1, "an easy pair shows that the judge is able"
+    assert oracle.measured()[kind] == 8
+    assert asked.judge(PAIRS) == [None] * 4
+    assert len(server.requests) == 8 + 1
+
+
 def test_one_request_that_always_fails_leaves_its_pair_unjudged(serve):
     def script(request):
         reply = Reply(ERROR, 500) if "bad" in shown(request) else longer(request)
@@ -517,7 +530,7 @@ def test_a_server_that_quotes_the_key_does_not_get_it_into_an_error(serve, monke
 def test_a_server_that_answers_with_the_key_does_not_get_it_into_a_message(serve, monkeypatch, recwarn):
     monkeypatch.setenv("JUDGE_API_KEY", KEY)
     server = serve(lambda request: chat(f"Your key: {KEY}", model=f"judge-{KEY}"))
-    with pytest.raises(OracleError, match=r"none of 8 replies .* 'Your key: \*\*\*'") as never:
+    with pytest.raises(OracleError, match=r"none of 9 replies .* 'Your key: \*\*\*'") as never:
         judge(server, api_key_env="JUDGE_API_KEY").judge(PAIRS)
     server.script = lambda request: chat("A", model=f"{request['max_completion_tokens']}-{KEY}")
     oracle = judge(server, api_key_env="JUDGE_API_KEY")
