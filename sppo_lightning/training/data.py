@@ -220,7 +220,7 @@ class SelfPlayDataModule(pl.LightningDataModule):
         """Reads and checks the prompts, before the model is loaded."""
         check_members(self)
         self.judging.check(self.judges)
-        for callback in self.trainer.callbacks:  # type: ignore[union-attr, attr-defined]
+        for callback in self.trainer.callbacks:  # type: ignore[union-attr]
             if isinstance(oracle := getattr(callback, "oracle", None), PreferenceOracle):
                 self.judging.check_price(oracle)
         for judge in self.judges:
