@@ -8,7 +8,7 @@ import re
 import torch
 
 from sppo_lightning.errors import ConfigError
-from sppo_lightning.io.secrets import is_secret_name, redact
+from sppo_lightning.io.secrets import KEY_VARIABLES, is_secret_name, redact
 
 # The parent's place among the processes of a run; a worker that took it for its own would wait for the others.
 _RANKS = re.compile(
@@ -80,5 +80,10 @@ def worker_environment(devices: str | None, own_interpreter: bool) -> dict[str, 
 
 
 def _is_secret(name: str, value: str) -> bool:
-    """By its name (also `..._KEY_ID`, one half of a pair), or by what it holds: DATABASE_URL, MLFLOW_TRACKING_URI."""
-    return is_secret_name(name) or is_secret_name(name.removesuffix("_ID")) or redact(value) != value
+    """By its name, also as one half of a pair (..._KEY_ID), or by what it holds, such as a DATABASE_URL with a password."""
+    return (
+        name in KEY_VARIABLES
+        or is_secret_name(name)
+        or is_secret_name(name.removesuffix("_ID"))
+        or redact(value) != value
+    )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from sppo_lightning.errors import ConfigError
-from sppo_lightning.io.secrets import redact
+from sppo_lightning.io.secrets import KEY_VARIABLES, redact
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -50,6 +50,8 @@ class EndpointSettings:
                 f"{self.key_of('api_key_env')} must be the name of an environment variable, such as JUDGE_API_KEY, and "
                 f"what it holds is not one. If it is the key itself: put it into a variable, and give that one's name"
             )
+        if self.api_key_env is not None:
+            KEY_VARIABLES.add(self.api_key_env)
         for name in ("max_concurrent", "timeout_s", "patience_s"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{self.key_of(name)} must be more than 0, got {getattr(self, name)}")

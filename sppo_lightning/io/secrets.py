@@ -11,6 +11,9 @@ from typing import Any
 MASK = "***"
 """Stands in the place of what was there."""
 
+KEY_VARIABLES: set[str] = set()
+"""The environment variables that settings of this process have named as holding a key, whatever they are called."""
+
 # api_key, apiKey, API-KEY -> [api, key]
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _ALWAYS_SECRET = re.compile(r"apikey|authorization|credentials?|passphrase|[a-z]*passwords?|[a-z]*passwd|pwd|secrets?")

@@ -1,8 +1,10 @@
 import pytest
 import torch
 
+from sppo_lightning.engines import OpenAIServer
 from sppo_lightning.engines.worker_environment import device_groups, worker_environment
 from sppo_lightning.errors import ConfigError
+from sppo_lightning.io.secrets import KEY_VARIABLES
 
 
 def test_the_parents_place_among_processes_and_its_keys_stay_behind(monkeypatch):
@@ -46,6 +48,14 @@ def test_the_parents_place_among_processes_and_its_keys_stay_behind(monkeypatch)
     assert environment["OMP_NUM_THREADS"] == str(torch.get_num_threads())
     assert environment["VLLM_HOST_IP"] == "127.0.0.1"
     assert "PYTHONPATH" not in worker_environment(None, own_interpreter=False)
+
+
+def test_the_variable_of_a_judges_key_stays_behind_whatever_it_is_called(monkeypatch):
+    monkeypatch.setenv("MY_JUDGE", "x")
+    assert "MY_JUDGE" in worker_environment(None, own_interpreter=True)
+    OpenAIServer(api_key_env="MY_JUDGE")
+    assert "MY_JUDGE" not in worker_environment(None, own_interpreter=True)
+    KEY_VARIABLES.discard("MY_JUDGE")
 
 
 @pytest.fixture
