@@ -80,7 +80,7 @@ def worker_environment(devices: str | None, own_interpreter: bool) -> dict[str, 
 
 
 def _is_secret(name: str, value: str) -> bool:
-    """By its name, also as one half of a pair (..._KEY_ID), or by what it holds, such as a DATABASE_URL with a password."""
+    """By its name, also as one half of a pair (..._KEY_ID), or by what it holds, a DATABASE_URL with one."""
     return (
         name in KEY_VARIABLES
         or is_secret_name(name)
