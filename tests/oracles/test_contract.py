@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from sppo_lightning.errors import OracleError
+from sppo_lightning.oracles.response_judge import ResponseJudge
 
 from .examples import EXAMPLES, NOT_EQUIVARIANT, candidates, concrete_oracles
 
@@ -19,13 +20,14 @@ ANSWERS = {
     BRIDGE: ["Well, the history of the bridge is long.", "Imagine: a bridge", "Briefly, that is long.", "History."],
 }
 RAGGED = {KETTLE: ANSWERS[KETTLE][:3], BRIDGE: ANSWERS[BRIDGE][:1], "?": ["Briefly, yes.", "no"]}
+TOO_LONG = "kettle price " * 800  # for a model with few positions
 STRANGE = [
     "",
     " ",
     "\U0001f600\U0001f468\u200d\U0001f469\u200d\U0001f467",
     "\u0645\u0631\u062d\u0628\u0627 \u05e9\u05dc\u05d5\u05dd",
     "the kettle \u0000\u0007\u001b[31m\u202e\ufeff",
-    "kettle price " * 800,
+    TOO_LONG,
     "\u706f\u53f0\u306e\u6b74\u53f2\u3002",
 ]
 
@@ -149,6 +151,9 @@ def test_equal_responses_are_equally_good(oracle):
 @pytest.mark.parametrize("prompt", [KETTLE, *STRANGE])
 def test_any_text_can_be_judged(oracle, prompt):
     matrix = oracle.compare(candidates({prompt: STRANGE}))
+    if isinstance(oracle, ResponseJudge) and prompt == TOO_LONG:  # it could read nothing of the response
+        assert not bool(matrix.judged_BKJ.any())
+        return
     assert bool(matrix.judged_BKJ.all())
     assert_valid_self_play(matrix)
 
