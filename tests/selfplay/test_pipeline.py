@@ -183,8 +183,12 @@ def test_an_interrupt_stops_everybody(shop):
         busy_until(threading.Event())()
 
     shop.on = {("generate", 1): busy_until(busy), ("judge", 0): interrupt}
-    with pytest.raises(KeyboardInterrupt):
-        run(shop.round(), 2)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run(shop.round(), 2)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert {("generate", "closed"), ("judge", "closed")} <= set(shop.events)
 
 
