@@ -44,18 +44,19 @@ def judge_of_round(
     judging, run = data.judging, data.module.run_folder
     own_verdicts = "preferences" not in data.module.schedule.phases[phase_index].shares
     retry = judging.retry_failed and own_verdicts
-    if retry and data.trainer.is_global_zero:  # type: ignore[union-attr]
+    is_first = data.trainer.is_global_zero  # type: ignore[union-attr]
+    if retry and is_first:
         forget_quarantined(folder, oracle.name)  # the round begins with a barrier
-    if own_verdicts:
-        pairs, responses = _questions(data, settings, round_index)
+    if own_verdicts and is_first:
+        pairs, responses = _questions(data, settings, round_index, len(prompts))
         for line in judging.estimate(
             oracle,
             run.path,
             f"round {round_index}",
-            pairs=int(judging.pair_share * len(prompts) * pairs),
-            responses=len(prompts) * responses,
-        ):
-            data.progress.say(line)
+            pairs=pairs,
+            responses=responses,
+        ):  # not by a callback, which a run may not have
+            print(f"{line} (judging held-out responses is not in it)" if data.held_out_prompts else line, flush=True)
     earlier = [
         _Responses(run.round(index, phase_index), policy_name(index), data.engine.sampling)
         for index in range(data.first_round, round_index)
@@ -75,13 +76,19 @@ def judge_of_round(
     )
 
 
-def _questions(data: SelfPlayDataModule, settings: RoundSettings, round_index: int) -> tuple[int, int]:
-    """Pairs and responses that a prompt has to be judged, with every opponent and further draw."""
+def _questions(
+    data: SelfPlayDataModule, settings: RoundSettings, round_index: int, num_prompts: int
+) -> tuple[int, int]:
+    """Pairs that a round has to have judged at most, and their responses, with every opponent and further draw."""
     K, J, draws = settings.num_candidates, settings.num_opponent_candidates, data.module.objective.log_z_draws
     opponents = data.opponent.weights(round_index)
     others = sum(name != PREVIOUS for name in opponents)
-    pairs = K * (K - 1) // 2 * (PREVIOUS in opponents) + K * J * others + draws * K
-    return pairs, K + J * others + draws
+    share = data.judging.pair_share * num_prompts
+    # At each prompt one pair at least with an opponent; see `RoundJudge`.
+    pairs = int(share * (K * (K - 1) // 2)) * (PREVIOUS in opponents) + others * max(int(share * K * J), num_prompts)
+    if draws:
+        pairs += max(int(share * draws * K), num_prompts)
+    return pairs, num_prompts * (K + J * others + draws)
 
 
 class _Responses(Iterable[Candidates]):
