@@ -8,7 +8,6 @@ from itertools import combinations
 
 import numpy as np
 
-from sppo_lightning.errors import ConfigError
 from sppo_lightning.evaluation.contestants import Contestant, Member
 from sppo_lightning.evaluation.verdicts import Samples, VerdictBank
 from sppo_lightning.functional.games import Array
@@ -47,8 +46,8 @@ def judge_payoff(
         pairs: the places in `members` of those who meet, the smaller first. Not set: all.
 
     Raises:
-        ConfigError: the judge gave no verdict at all on a pair.
-        EngineError, OracleError: generation or judging failed; what is whole is kept.
+        EngineError, OracleError: generation or judging failed, or there is no verdict at all on a pair of policies;
+            what is whole is kept.
     """
     M = len(members)
     samples = [Samples(member=member, count=num_samples) for member in members]
@@ -61,8 +60,6 @@ def judge_payoff(
         matrix = verdicts.compare(samples[i], samples[j])
         assert matrix.judged_BKJ is not None
         probs_BKJ, judged_BKJ = matrix.probs_BKJ.double().numpy(), matrix.judged_BKJ.numpy()
-        if not judged_BKJ.any():
-            raise ConfigError(f"{verdicts.oracle.name} gave no verdict between {members[i].name} and {members[j].name}")
         count_B = judged_BKJ.sum(axis=(1, 2))
         sum_B = np.where(judged_BKJ, probs_BKJ, 0.0).sum(axis=(1, 2))
         win_rates_BMM[:, i, j] = np.divide(sum_B, count_B, out=np.full(len(sum_B), np.nan), where=count_B > 0)

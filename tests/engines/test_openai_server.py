@@ -173,7 +173,9 @@ def test_one_server_generates_and_judges_and_is_killed_on_the_way(vllm_server, r
 
     asked, replies = [], []
     call, verdict = LLMJudge._call, LLMJudge._verdict
-    monkeypatch.setattr(LLMJudge, "_verdict", lambda self, reply: (replies.append(reply), verdict(self, reply))[1])
+    monkeypatch.setattr(
+        LLMJudge, "_verdict", lambda self, pair, reply: (replies.append(reply), verdict(self, pair, reply))[1]
+    )
     monkeypatch.setattr(LLMJudge, "_call", lambda self, pair: (asked.append(pair), call(self, pair))[1])
     patience_s = 1500.0  # a server takes long to start on a busy machine
     letters = {"structured_outputs": {"choice": ["A", "B"]}}

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from sppo_lightning.errors import ConfigError
+from sppo_lightning.errors import ConfigError, OracleError
 from sppo_lightning.evaluation.head_to_head import head_to_head, head_to_head_of, payoff_bootstrap
 from sppo_lightning.evaluation.payoff import Payoff
 from sppo_lightning.functional.games import von_neumann_winner
@@ -105,7 +105,7 @@ def test_who_cannot_play(world, table):
     with pytest.raises(ConfigError, match="at least two prompts"):
         head_to_head([table.single("start"), table.single("even")], world(num_prompts=1).verdicts, 2)
     silent = table.referee(silent=tuple(f"p{b}" for b in range(40)))
-    with pytest.raises(ConfigError, match="no verdict between start and even"):
+    with pytest.raises(OracleError, match="no verdict on even against start"):
         head_to_head([table.single("start"), table.single("even")], world(judge=silent).verdicts, 2)
 
 
