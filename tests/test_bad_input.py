@@ -166,7 +166,7 @@ CASES = [
     key("data.num_rounds", "null", "data.num_rounds: expected a whole number, got null"),
     key("model.objective.eta", "big", "model.objective.eta: expected a number, got 'big'"),
     key("data.self_comparison", "maybe", "data.self_comparison: expected true or false, got 'maybe'"),
-    key("model.dtype", "float8", "model.dtype: expected one of float32, bfloat16, got 'float8'"),
+    key("model.dtype", "float8", "model.dtype: expected one of float32, bfloat16, bfloat16-mixed, got 'float8'"),
     key("data.held_out", "[1]", "data.held_out: expected a whole number or null, got '[1]'"),
     key("cpu_threads", "many", "cpu_threads: expected a whole number or null, got 'many'"),
     config("type", "data:\n  num_rounds: two\n", "own.yaml, line 2: data.num_rounds: expected a whole number"),
